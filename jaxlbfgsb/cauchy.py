@@ -1,0 +1,111 @@
+"""The generalized Cauchy point: the first local minimizer of the model q along the projected path P(x - t g).
+
+On the segment that starts at τ, over the variables that still move (t_j > τ) and with d = -g on them, w_j column j of W:
+
+    G = Σ d_j²     p = Σ d_j w_j     c = τ p + Σ_{t_j ≤ τ} t_j d_j w_j                                   BLNZ (4.8)-(4.11)
+    q' = -G + θτG - pᵀMc             q'' = θG - pᵀMp
+
+The answer is the first segment with τ + max(0, -q'/q'') < the next breakpoint. Most iterations end on the first one,
+at the cost of one product with W. Otherwise the breakpoints are sorted once and read in chunks, all segments of a
+chunk at a time, until the answer is found: 2m numbers and one column of W for each breakpoint that is passed.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .box import Box, Scalar, Vector, breakpoints, can_move, path_end, project
+from .model import Model, Pairs, signs, solve, times
+
+CHUNK = 256  # breakpoints looked at together
+
+
+class CauchyPoint(NamedTuple):
+    """The point, c = W(xᶜ - x), and the variables that are free to move from it."""
+
+    x: Vector
+    c: Pairs
+    free: Bool[Array, " n"]
+
+
+class _Segment(NamedTuple):
+    """A piece of the path: it starts at τ, after `passed` breakpoints of which `last` belongs to the latest."""
+
+    tau: Scalar
+    step: Scalar  # from τ to the minimizer of q, were the segment long enough
+    G: Scalar
+    p: Pairs
+    ends: Pairs  # Σ_{t_j ≤ τ} t_j d_j w_j, so that c = τ p + ends
+    last: Int[Array, ""]
+    passed: Int[Array, ""]
+    found: Bool[Array, ""]
+
+
+def minimizer(slope: Array, curvature: Array, scale: Scalar, later: Bool[Array, " k"]) -> Array:
+    """max(0, -q'/q'') on each segment; on those after the first q'' is kept ≥ ε θ G(0) = ε scale, as rounding may."""
+    floor = jnp.where(later, jnp.finfo(slope.dtype).eps * scale, -jnp.inf)
+    return jnp.maximum(0, -slope / jnp.maximum(curvature, floor))
+
+
+def cauchy_point(x: Vector, g: Vector, box: Box, B: Model) -> CauchyPoint:
+    """The generalized Cauchy point of the model from x. BLNZ §4, Algorithm CP."""
+    movable = can_move(x, g, box)
+    t = jnp.where(movable, breakpoints(x, g, box), jnp.inf)
+    d = jnp.where(movable, -g, 0)
+    G, p, none = d @ d, times(B, d), jnp.zeros_like(B.rows)
+    step = minimizer(*_quadratic(B, jnp.zeros(1, G.dtype), G[None], p[:, None], none[:, None]), G, jnp.zeros(1, bool))
+    zero, count = jnp.zeros_like(G), jnp.zeros((), int)
+    first = _Segment(zero, step[0], G, p, none, count - 1, count, ~(step[0] >= jnp.min(t)))
+    segment = jax.lax.cond(first.found, lambda: first, lambda: _sweep(t, d, B, first))
+    behind = (t < segment.tau) | ((t == segment.tau) & (jnp.arange(len(t)) <= segment.last))
+    far = segment.tau + segment.step
+    point = jnp.where(movable & behind, path_end(x, g, box), project(x + far * d, box))
+    return CauchyPoint(point, segment.ends + far * segment.p, movable & ~behind)
+
+
+def _quadratic(B: Model, tau: Vector, G: Vector, p: Array, ends: Array) -> tuple[Vector, Vector]:
+    """q' and q'' where each of k segments starts; p and ends are (2m, k)."""
+    k = len(tau)
+    inner = solve(B.F, jnp.concatenate([p, tau[None, :] * p + ends], axis=1))
+    pMp, pMc = (signs(B.F) @ (inner[:, :k] * other) for other in (inner[:, :k], inner[:, k:]))
+    theta = B.memory.theta
+    return theta * tau * G - G - pMc, theta * G - pMp
+
+
+def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
+    """The segment that holds the minimizer, looked for in the order of the breakpoints t."""
+    n = len(t)
+    k = min(CHUNK, n)
+    order = jnp.argsort(t)  # stable: ties are passed in index order
+
+    def chunk(at: _Segment) -> _Segment:
+        position = jnp.minimum(at.passed, n - k)  # the last chunk begins early: what is passed already stays inert
+        index = jax.lax.dynamic_slice_in_dim(order, position, k)
+        fresh = position + jnp.arange(k) >= at.passed
+        tau = jnp.where(fresh, t[index], at.tau)
+        finite = jnp.where(jnp.isinf(tau), 0, tau)
+        move = jnp.where(fresh, d[index], 0)
+        w = B.rows[:, None] * B.memory.YS.reshape(len(B.rows), -1)[:, index]
+        G = at.G - jnp.cumsum(move**2)
+        p = at.p[:, None] - jnp.cumsum(move[None, :] * w, 1)
+        ends = at.ends[:, None] + jnp.cumsum((finite * move)[None, :] * w, 1)
+        step = minimizer(*_quadratic(B, finite, G, p, ends), B.memory.theta * first.G, jnp.ones(k, bool))
+        # Segment i ends at breakpoint i; segment 0 is the one that was carried here.
+        segments = _Segment(
+            tau=jnp.append(at.tau, tau),
+            step=jnp.append(at.step, jnp.where(position + jnp.arange(k) == n - 1, 0, step)),  # nothing moves any more
+            G=jnp.append(at.G, G),
+            p=jnp.concatenate([at.p[:, None], p], 1).T,
+            ends=jnp.concatenate([at.ends[:, None], ends], 1).T,
+            last=jnp.append(at.last, index.astype(at.last.dtype)),
+            passed=jnp.append(at.passed, position + 1 + jnp.arange(k, dtype=int)),
+            found=jnp.append(at.found, jnp.zeros(k, bool)),
+        )
+        found = segments.tau[:k] + segments.step[:k] < tau
+        here = jnp.where(jnp.any(found), jnp.argmax(found), k)
+        segment = jax.tree.map(lambda field: field[here], segments)
+        return segment._replace(found=jnp.any(found) | (segment.passed == n))
+
+    return jax.lax.while_loop(lambda at: ~at.found, chunk, first)
