@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .box import Box, Scalar, Vector, breakpoints, can_move, path_end, project
-from .model import Model, Pairs, signs, solve, times
+from .model import Model, Pairs, forward, signs, times
 
 CHUNK = 256  # breakpoints looked at together
 
@@ -54,7 +54,8 @@ def cauchy_point(x: Vector, g: Vector, box: Box, B: Model) -> CauchyPoint:
     movable = can_move(x, g, box)
     t = jnp.where(movable, breakpoints(x, g, box), jnp.inf)
     d = jnp.where(movable, -g, 0)
-    G, p, none = d @ d, times(B, d), jnp.zeros_like(B.rows)
+    G, p = d @ d, times(B, d)
+    none = jnp.zeros_like(p)
     step = minimizer(*_quadratic(B, jnp.zeros(1, G.dtype), G[None], p[:, None], none[:, None]), G, jnp.zeros(1, bool))
     zero, count = jnp.zeros_like(G), jnp.zeros((), int)
     first = _Segment(zero, step[0], G, p, none, count - 1, count, ~(step[0] >= jnp.min(t)))
@@ -68,7 +69,7 @@ def cauchy_point(x: Vector, g: Vector, box: Box, B: Model) -> CauchyPoint:
 def _quadratic(B: Model, tau: Vector, G: Vector, p: Array, ends: Array) -> tuple[Vector, Vector]:
     """q' and q'' where each of k segments starts; p and ends are (2m, k)."""
     k = len(tau)
-    inner = solve(B.F, jnp.concatenate([p, tau[None, :] * p + ends], axis=1))
+    inner = forward(B.F, jnp.concatenate([p, tau[None, :] * p + ends], axis=1))
     pMp, pMc = (signs(B.F) @ (inner[:, :k] * other) for other in (inner[:, :k], inner[:, k:]))
     theta = B.memory.theta
     return theta * tau * G - G - pMc, theta * G - pMp
@@ -87,7 +88,7 @@ def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
         tau = jnp.where(fresh, t[index], at.tau)
         finite = jnp.where(jnp.isinf(tau), 0, tau)
         move = jnp.where(fresh, d[index], 0)
-        w = B.rows[:, None] * B.memory.YS.reshape(len(B.rows), -1)[:, index]
+        w = B.scale[:, None] * B.memory.YS[:, :, index].reshape(-1, k)
         G = at.G - jnp.cumsum(move**2)
         p = at.p[:, None] - jnp.cumsum(move[None, :] * w, 1)
         ends = at.ends[:, None] + jnp.cumsum((finite * move)[None, :] * w, 1)

@@ -1,40 +1,69 @@
-"""The step of cauchy.py and subspace.py for few variables, with B written out as an n × n matrix.
+"""Few variables: cauchy.py and subspace.py with B written out as an n × n matrix. Same mathematics, fewer products.
 
-Same mathematics, fewer and smaller products: all segments of the projected path are looked at in one go.
+    B = θI - Wᵀ M W is what remains of θ [S; I][S; I]ᵀ + PᵀP, P = D^-½ [Lᵀ Y], when its first m variables are
+    eliminated: their block is T = θ S Sᵀ + L D⁻¹Lᵀ, which has to be positive definite.              BLNZ (3.2)-(3.6)
 
-    z(τ) = P(x - τ g) - x,   d = z'(τ),   q' = dᵀ(g + B z),   q'' = dᵀB d                                BLNZ (4.2)-(4.5)
+    z(τ) = P(x - τ g) - x,   d = z'(τ),   q' = dᵀ(g + B z),   q'' = dᵀB d                            BLNZ (4.2)-(4.5)
+
+All segments of the projected path are looked at in one go. Cost: m (m + n)² + 2n³.
 """
 
+import jax
 import jax.numpy as jnp
-from jax.lax import linalg
 from jaxtyping import Array, Bool, Float
 
-from .box import Box, Scalar, Vector, breakpoints, can_move, path_end, project
+from .box import Box, Vector, breakpoints, can_move, path_end, project
 from .cauchy import minimizer
+from .memory import Memory, blocks, live
 
 Matrix = Float[Array, "n n"]
 
 
-def cauchy_point(
-    x: Vector, g: Vector, box: Box, B: Matrix, theta: Scalar
-) -> tuple[Vector, Bool[Array, " n"]]:
-    """The first local minimizer of the model along P(x - t g), and the variables that are free to move from it."""
+def eliminate(A: Float[Array, "n k"], count: int) -> Float[Array, "n k"]:
+    """A after Gauss-Jordan elimination of its first `count` columns; all NaN if one of the pivots is not positive.
+
+    A loop, because on matrices this small a call of LAPACK costs more, and under vmap one for each of them.
+    """
+    index = jnp.arange(len(A))[:, None]
+
+    def pivot(i: Array, A: Array) -> Array:
+        row, column = jax.lax.dynamic_slice_in_dim(A, i, 1, 0), jax.lax.dynamic_slice_in_dim(A, i, 1, 1)
+        here = jax.lax.dynamic_slice_in_dim(row, i, 1, 1)
+        row = row / jnp.where(here > 0, here, jnp.nan)
+        return jnp.where(index == i, row, A - column * row)
+
+    return jax.lax.fori_loop(0, count, pivot, A)
+
+
+def hessian(memory: Memory) -> Matrix:
+    """B of a memory; NaN if it is not positive definite. BLNZ (3.2)."""
+    _, m, n = memory.YS.shape
+    theta, (D, L, SS) = memory.theta, blocks(memory)
+    Y, S = jnp.where(live(memory)[:, None], memory.YS, 0)
+    P = jnp.concatenate([L.T, Y], axis=1) / jnp.sqrt(D)[:, None]
+    A = theta * jnp.block([[SS, S], [S.T, jnp.eye(n, dtype=S.dtype)]]) + P.T @ P
+    return eliminate(A, m)[m:, m:]
+
+
+def cauchy_point(x: Vector, g: Vector, box: Box, B: Matrix, memory: Memory) -> tuple[Vector, Bool[Array, " n"]]:
+    """The generalized Cauchy point and the variables that are free to move from it. BLNZ §4."""
     n = len(x)
     t, end, movable = breakpoints(x, g, box), path_end(x, g, box), can_move(x, g, box)
     index = jnp.arange(n)
-    # Row 0 of `moving` is the start of the path; row 1 + i is just after breakpoint i. Ties are passed in index order.
+    # Row 0 of `moving` is the start of the path, row 1 + i what follows breakpoint i. Ties are passed in index order.
     moving = (t[None, :] > t[:, None]) | ((t[None, :] == t[:, None]) & (index[None, :] > index[:, None]))
     moving = movable[None, :] & jnp.concatenate([jnp.ones((1, n), bool), moving])
     tau = jnp.concatenate([jnp.zeros(1, t.dtype), t])
-    valid = jnp.isfinite(tau)
+    reached = jnp.isfinite(tau)
     d = jnp.where(moving, -g[None, :], 0)
-    z = jnp.where(moving, jnp.where(valid, tau, 0)[:, None] * d, jnp.where(movable, end - x, 0)[None, :])
+    z = jnp.where(moving, jnp.where(reached, tau, 0)[:, None] * d, jnp.where(movable, end - x, 0)[None, :])
     Bd, Bz = jnp.split(jnp.concatenate([d, z]) @ B, 2)
-    step = minimizer(jnp.sum(d * (g[None, :] + Bz), 1), jnp.sum(d * Bd, 1), theta * jnp.sum(d[0] ** 2), jnp.arange(n + 1) > 0)
-    found = valid & (tau + step < jnp.min(jnp.where(moving, t[None, :], jnp.inf), 1))
+    slope, curvature = jnp.sum(d * (g[None, :] + Bz), 1), jnp.sum(d * Bd, 1)
+    step = minimizer(slope, curvature, memory.theta * jnp.sum(d[0] ** 2), jnp.arange(n + 1) > 0)
+    found = reached & (tau + step < jnp.min(jnp.where(moving, t[None, :], jnp.inf), 1))
     first = jnp.argmax(jnp.where(found, jnp.sum(moving, 1), -1))  # the fewest breakpoints behind it
     free = moving[first]
-    point = project(x + (tau[first] + step[first]) * d[first], box)
+    point = project(x - (tau[first] + step[first]) * jnp.where(free, g, 0), box)
     return jnp.where(movable & ~free, end, point), free
 
 
@@ -42,6 +71,4 @@ def subspace_step(x: Vector, g: Vector, cauchy: Vector, free: Bool[Array, " n"],
     """The step from the Cauchy point to the model's minimum over its free variables. BLNZ (5.4)-(5.7)."""
     r = jnp.where(free, -(g + B @ (cauchy - x)), 0)
     reduced = jnp.where(free[:, None] & free[None, :], B, jnp.eye(len(x), dtype=B.dtype))
-    R = linalg.cholesky(reduced, symmetrize_input=False)
-    inner = linalg.triangular_solve(R, r[:, None], left_side=True, lower=True)
-    return linalg.triangular_solve(R, inner, left_side=True, lower=True, transpose_a=True)[:, 0]
+    return eliminate(jnp.concatenate([reduced, r[:, None]], axis=1), len(x))[:, -1]

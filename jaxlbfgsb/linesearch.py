@@ -60,8 +60,11 @@ _TREE = jax.tree.structure(Search(*[Point(0, 0, 0)] * 3, *[0] * 9))
 
 def pack(search: Search) -> Float[Array, " 18"]:
     """The search as one vector."""
-    start = search.start.f
-    return jnp.stack([jnp.asarray(leaf, start.dtype) for leaf in jax.tree.leaves(search)])
+    at = jnp.arange(SIZE)
+    packed = jnp.zeros(SIZE, search.start.f.dtype)
+    for i, number in enumerate(jax.tree.leaves(search)):  # a chain of selects fuses where a concatenation does not
+        packed = jnp.where(at == i, jnp.asarray(number, packed.dtype), packed)
+    return packed
 
 
 def unpack(packed: Float[Array, " 18"]) -> Search:
@@ -88,25 +91,30 @@ def begin(f: Scalar, slope: Scalar, step: Scalar, step_max: Scalar) -> Search:
     )
 
 
-def advance(search: Search, f: Scalar, slope: Scalar) -> tuple[Search, Bool[Array, ""]]:
-    """The search after φ(step) = f, φ'(step) = slope, and whether that step is accepted (dcsrch)."""
-    now = Point(search.step, f, slope)
-    step, lo, hi, bracketed = search.step, search.lo, search.hi, search.bracketed > 0
+def accepts(search: Search, f: Scalar, slope: Scalar) -> Bool[Array, ""]:
+    """True if the search ends at its step, where φ = f and φ' = slope: MT (1.1)-(1.2), or nothing better is in sight."""
+    step, lo, hi = search.step, search.lo, search.hi
     decrease = FTOL * search.start.slope
     enough = f <= search.start.f + step * decrease
-    stage_one = (search.stage_one > 0) & ~(enough & (slope >= 0))
-    finite = jnp.isfinite(f) & jnp.isfinite(slope)
-    accept = finite & (
+    return (
         (enough & (jnp.abs(slope) <= GTOL * -search.start.slope))
-        | (bracketed & ((step <= lo) | (step >= hi) | (hi - lo <= XTOL * hi)))
+        | ((search.bracketed > 0) & ((step <= lo) | (step >= hi) | (hi - lo <= XTOL * hi)))
         | ((step == search.step_max) & enough & (slope <= decrease))
         | ((step == 0) & (~enough | (slope >= decrease)))
     )
 
+
+def advance(search: Search, f: Scalar, slope: Scalar) -> Search:
+    """The search after a step that it does not accept, with φ = f and φ' = slope there (dcsrch)."""
+    now = Point(search.step, f, slope)
+    decrease = FTOL * search.start.slope
+    enough = f <= search.start.f + now.step * decrease
+    stage_one = (search.stage_one > 0) & ~(enough & (slope >= 0))
+
     # Stage one: a lower value that is not yet low enough is judged by ψ.
     tilt = jnp.where(stage_one & (f <= search.best.f) & ~enough, decrease, 0)
     tilted = _tilt(search.best, tilt), _tilt(search.other, tilt), _tilt(now, tilt)
-    trial, best, other, bracketed = _trial_step(*tilted, bracketed, lo, hi, finite)
+    trial, best, other, bracketed = _trial_step(*tilted, search.bracketed > 0, search.lo, search.hi)
     best, other = _tilt(best, -tilt), _tilt(other, -tilt)
 
     width = jnp.abs(other.step - best.step)
@@ -117,20 +125,18 @@ def advance(search: Search, f: Scalar, slope: Scalar) -> tuple[Search, Bool[Arra
     hi = jnp.where(bracketed, jnp.maximum(best.step, other.step), trial + EXTEND_HI * moved)
     trial = jnp.clip(trial, 0, search.step_max)
     spent = bracketed & ((trial <= lo) | (trial >= hi) | (hi - lo <= XTOL * hi))
-    return Search(
-        search.start,
-        best,
-        other,
-        jnp.where(spent, best.step, trial),
-        search.step_max,
-        lo,
-        hi,
-        jnp.where(bracketed, width, search.width),
-        jnp.where(bracketed, search.width, search.width_before),
-        bracketed.astype(f.dtype),
-        stage_one.astype(f.dtype),
-        search.trials + 1,
-    ), accept
+    return search._replace(
+        best=best,
+        other=other,
+        step=jnp.where(spent, best.step, trial),
+        lo=lo,
+        hi=hi,
+        width=jnp.where(bracketed, width, search.width),
+        width_before=jnp.where(bracketed, search.width, search.width_before),
+        bracketed=bracketed,
+        stage_one=stage_one,
+        trials=search.trials + 1,
+    )
 
 
 def _tilt(point: Point, slope: Scalar) -> Point:
@@ -138,9 +144,10 @@ def _tilt(point: Point, slope: Scalar) -> Point:
 
 
 def _trial_step(
-    best: Point, other: Point, now: Point, bracketed: Bool[Array, ""], lo: Scalar, hi: Scalar, finite: Bool[Array, ""]
+    best: Point, other: Point, now: Point, bracketed: Bool[Array, ""], lo: Scalar, hi: Scalar
 ) -> tuple[Scalar, Point, Point, Bool[Array, ""]]:
     """The next trial step and the updated interval: the four cases of MT §4 (dcstep), and one for NaN and inf."""
+    finite = jnp.isfinite(now.f) & jnp.isfinite(now.slope)
     higher = now.f > best.f  # 1: the minimizer lies between best and now
     turned = ~higher & (now.slope * jnp.sign(best.slope) < 0)  # 2: so it does here
     flatter = ~higher & ~turned & (jnp.abs(now.slope) < jnp.abs(best.slope))  # 3: it lies ahead

@@ -1,10 +1,10 @@
 """The limited memory: the m last pairs s = Δx, y = Δg and their Gram matrices.
 
-    S Sᵀ, S Yᵀ  (m × m)       θ = yᵀy / sᵀy of the newest pair                            BLNZ §3
+    S Sᵀ, S Yᵀ  (m × m)       θ = yᵀy / sᵀy of the newest pair, 1 without any                  BLNZ §3, pairs as rows
 
-Rows are circular: pair k lies in row k mod m and nothing is ever rolled or permuted. What depends on time, L alone,
-takes its order from `age` (0 is the newest). Rows that are not `live` hold leftovers, never cleared because that would
-write all (m, n) numbers: whoever reads the memory masks them.
+Rows are circular and nothing is ever rolled or permuted. What depends on time, L alone, takes its order from `age`
+(0 is the newest). Rows without a pair hold leftovers, never cleared because that would write all (m, n) numbers:
+whoever reads the memory masks them with `live`.
 
 A push costs one (2m × n)(n × 2) product; the Gram matrices are never rebuilt.
 """
@@ -15,73 +15,83 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .box import Scalar, Vector
+from .box import Scalar
+
+Square = Float[Array, "m m"]
+Pair = Float[Array, "2 n"]
 
 
 class Memory(NamedTuple):
-    """The pairs, each row of Y and S one of them, and what is known of their inner products."""
+    """The pairs, in the rows of Y and S, and what is known of their inner products."""
 
     YS: Float[Array, "2 m n"]
-    SS: Float[Array, "m m"]  # SS[i, j] = s_iᵀ s_j
-    SY: Float[Array, "m m"]  # SY[i, j] = s_iᵀ y_j
+    SS: Square  # SS[i, j] = s_iᵀ s_j
+    SY: Square  # SY[i, j] = s_iᵀ y_j
     theta: Scalar
-    pushes: Int[Array, ""]  # since the memory was last empty
+    held: Int[Array, ""]  # how many pairs there are
+    slot: Int[Array, ""]  # the row that the next one takes
 
 
 def empty(n: int, m: int, dtype: jnp.dtype) -> Memory:
-    """A memory of m pairs that holds none: B = I."""
-    gram = jnp.zeros((m, m), dtype)
-    return Memory(jnp.zeros((2, m, n), dtype), gram, gram, jnp.ones((), dtype), jnp.zeros((), int))
+    """A memory for m pairs that holds none: B = I."""
+    gram, none = jnp.zeros((m, m), dtype), jnp.zeros((), int)
+    return Memory(jnp.zeros((2, m, n), dtype), gram, gram, jnp.ones((), dtype), none, none)
 
 
 def forget(memory: Memory, everything: Bool[Array, ""]) -> Memory:
-    """The memory without its pairs where `everything` holds; the rows stay as they are, dead."""
-    return memory._replace(
-        theta=jnp.where(everything, 1, memory.theta), pushes=jnp.where(everything, 0, memory.pushes)
-    )
-
-
-def live(memory: Memory) -> Bool[Array, " m"]:
-    """True for the rows that hold a pair."""
-    return jnp.arange(memory.SS.shape[0]) < memory.pushes
+    """The memory without its pairs, where `everything` is true; their rows stay as they are."""
+    return memory._replace(theta=jnp.where(everything, 1, memory.theta), held=jnp.where(everything, 0, memory.held))
 
 
 def age(memory: Memory) -> Int[Array, " m"]:
     """How many pairs came after each row's; 0 is the newest."""
-    m = memory.SS.shape[0]
-    return (memory.pushes - 1 - jnp.arange(m)) % m
+    m = len(memory.SS)
+    back = memory.slot - 1 - jnp.arange(m)
+    return jnp.where(back < 0, back + m, back)
 
 
-def write(memory: Memory, s: Vector, y: Vector, keep: Bool[Array, ""]) -> Memory:
-    """The memory with (s, y) in the row of the oldest pair, if `keep`; `count` makes it live.
+def live(memory: Memory) -> Bool[Array, " m"]:
+    """True for the rows that hold a pair."""
+    return age(memory) < memory.held
 
-    Apart from `count` so that a solver can call it outside every branch: one row is written in place, and nothing of
+
+def blocks(memory: Memory) -> tuple[Float[Array, " m"], Square, Square]:
+    """D, L and S Sᵀ, with S Yᵀ = L + D + R; where a row is dead, 1 on the diagonals and 0 beside them. BLNZ (3.5)."""
+    ages, alive = age(memory), live(memory)
+    both = alive[:, None] & alive[None, :]
+    D = jnp.where(alive, jnp.diagonal(memory.SY), 1)
+    L = jnp.where(both & (ages[:, None] < ages[None, :]), memory.SY, 0)  # s of a later pair, y of an earlier one
+    return D, L, jnp.where(both, memory.SS, jnp.eye(len(alive), dtype=D.dtype))
+
+
+def write(memory: Memory, ys: Pair, keep: Bool[Array, ""]) -> Memory:
+    """The memory with the pair in the row of the oldest, if `keep`; `count` is what makes it live.
+
+    The two are apart so that this one can stand outside every branch: one row is written in place, and nothing of
     size (m, n) leaves a conditional.
     """
-    slot = memory.pushes % memory.YS.shape[1]
-    old = jax.lax.dynamic_index_in_dim(memory.YS, slot, axis=1, keepdims=False)
-    row = jnp.where(keep, jnp.stack([y, s]), old)
-    return memory._replace(YS=jax.lax.dynamic_update_index_in_dim(memory.YS, row, slot, axis=1))
+    old = jax.lax.dynamic_index_in_dim(memory.YS, memory.slot, axis=1, keepdims=False)
+    row = jnp.where(keep, ys, old)
+    return memory._replace(YS=jax.lax.dynamic_update_index_in_dim(memory.YS, row, memory.slot, axis=1))
 
 
-def count(memory: Memory, s: Vector, y: Vector, sy: Scalar, keep: Bool[Array, ""]) -> Memory:
-    """The memory with the pair that `write` has just written counted in, if `keep`. sy = sᵀy."""
-    m, n = memory.YS.shape[1:]
-    (Yy, Ys), (Sy, Ss) = jnp.moveaxis(memory.YS @ jnp.stack([y, s], axis=1), 2, 1)
-    here = jnp.arange(m) == memory.pushes % m
-    row, column = here[:, None], here[None, :]
-    SS = jnp.where(row, Ss[None, :], jnp.where(column, Ss[:, None], memory.SS))
-    SY = jnp.where(row, jnp.where(column, sy, Ys[None, :]), jnp.where(column, Sy[:, None], memory.SY))
+def count(memory: Memory, ys: Pair, sy: Scalar, keep: Bool[Array, ""]) -> Memory:
+    """The memory with the pair that `write` has written counted in, if `keep`; sy = sᵀy as the line search has it."""
+    m = len(memory.SS)
+    (Yy, Ys), (Sy, Ss) = jnp.moveaxis(jnp.einsum("kmn,ln->kml", memory.YS, ys), 2, 1)
+    here = jnp.arange(m) == memory.slot
+    row, column = here[:, None] & keep, here[None, :] & keep
     return Memory(
         YS=memory.YS,
-        SS=jnp.where(keep, SS, memory.SS),
-        SY=jnp.where(keep, SY, memory.SY),
+        SS=jnp.where(row, Ss[None, :], jnp.where(column, Ss[:, None], memory.SS)),
+        SY=jnp.where(row & column, sy, jnp.where(row, Ys[None, :], jnp.where(column, Sy[:, None], memory.SY))),
         theta=jnp.where(keep, jnp.sum(jnp.where(here, Yy, 0)) / sy, memory.theta),
-        pushes=memory.pushes + keep.astype(int),
+        held=jnp.where(keep, jnp.minimum(memory.held + 1, m), memory.held),
+        slot=jnp.where(keep, jnp.where(memory.slot + 1 < m, memory.slot + 1, 0), memory.slot),
     )
 
 
-def push(memory: Memory, s: Vector, y: Vector) -> Memory:
+def push(memory: Memory, s: Float[Array, " n"], y: Float[Array, " n"]) -> Memory:
     """The memory after the pair (s, y); a full one drops its oldest."""
-    keep = jnp.array(True)
-    return count(write(memory, s, y, keep), s, y, s @ y, keep)
+    ys, keep = jnp.stack([y, s]), jnp.array(True)
+    return count(write(memory, ys, keep), ys, s @ y, keep)

@@ -1,15 +1,18 @@
 """L-BFGS-B on one page: the solver asks for f and g at `state.x`, and `update` takes them.
 
-    aim      xᶜ = generalized Cauchy point of the model,  x̄ = subspace minimum from xᶜ            BLNZ §4, §5; MN
-    search   x + t (x̄ - x), t by Moré and Thuente                                                MT
-    accept   s = Δx, y = Δg into the memory if sᵀy > ε (-gᵀs)                                      BLNZ §3
+    aim      xᶜ = generalized Cauchy point of the model,  x̄ = its minimum over the variables free at xᶜ  BLNZ §4, §5; MN
+    search   x + t (x̄ - x), t by Moré and Thuente                                                       MT
+    accept   s = Δx, y = Δg go into the memory if sᵀy > -ε gᵀs                                            BLNZ §3
 
-It never calls the objective. One `update` is one evaluation; there is no loop inside a loop, and a finished state
+It never calls the objective. One `update` takes one evaluation; there is no loop inside a loop, and a finished state
 stays as it is whatever it is fed.
 
     state = init(x0, box, memory_size)
     while state.status == Status.RUNNING:
         state = update(state, *value_and_grad(state.x), box, options)
+
+BLNZ: Byrd, Lu, Nocedal, Zhu, SIAM J. Sci. Comput. 16 (1995). MN: Morales, Nocedal, ACM TOMS 38 (2011).
+MT: Moré, Thuente, ACM TOMS 20 (1994).
 """
 
 from collections.abc import Callable
@@ -19,29 +22,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from . import dense, linesearch
+from . import cauchy, dense, linesearch, subspace
 from .box import Box, Scalar, Vector, project, projected_gradient, reach
-from .cauchy import cauchy_point
-from .linesearch import STEP_MAX
+from .linesearch import STEP_MAX, Search
 from .memory import Memory, count, empty, forget, write
-from .model import dense as dense_matrix
 from .model import model
 from .status import Status
-from .subspace import subspace_step, target
 
 
 class Options(NamedTuple):
-    """When to stop. Arrays or numbers, traced, so that a vmap may give each problem its own."""
+    """When to stop. Numbers or arrays, traced, so that under vmap each problem may have its own."""
 
-    ftol: Scalar | float = 1e7 * 2.220446049250313e-16
-    gtol: Scalar | float = 1e-5
-    max_iterations: Int[Array, ""] | int = 15000
-    max_evaluations: Int[Array, ""] | int = 15000
-    max_linesearch: Int[Array, ""] | int = 20
+    ftol: Scalar | float
+    gtol: Scalar | float
+    max_iterations: Int[Array, ""] | int
+    max_evaluations: Int[Array, ""] | int
+    max_linesearch: Int[Array, ""] | int
 
 
 class Iterate(NamedTuple):
-    """The last accepted point."""
+    """An accepted point."""
 
     x: Vector
     f: Scalar
@@ -53,7 +53,7 @@ class State(NamedTuple):
 
     # every evaluation
     x: Vector  # where f and g are wanted next
-    search: Float[Array, " 18"]
+    search: Float[Array, " 18"]  # of linesearch.py, packed
     evaluations: Int[Array, ""]
     # every iteration
     iterate: Iterate
@@ -67,158 +67,151 @@ class State(NamedTuple):
 
 def init(x0: Vector, box: Box | None, memory_size: int) -> State:
     """The state that asks for f and g at P(x0)."""
+    n, dtype = len(x0), x0.dtype
     x = x0 if box is None else project(x0, box)
-    zero, no = jnp.zeros((), x.dtype), jnp.zeros((), int)
+    none, zero = jnp.zeros((), int), jnp.zeros((), dtype)
     return State(
         x=x,
-        search=jnp.zeros(linesearch.SIZE, x.dtype),
-        evaluations=no,
-        iterate=Iterate(x, zero, jnp.zeros_like(x)),
+        search=linesearch.pack(_opening(box, dtype)),
+        evaluations=none,
+        iterate=Iterate(x, zero, jnp.zeros(n, dtype)),
         target=x,
-        memory=empty(len(x), memory_size, x.dtype),
-        iterations=no,
-        residual=jnp.full_like(zero, jnp.inf),
-        status=no + Status.RUNNING,
+        memory=empty(n, memory_size, dtype),
+        iterations=none,
+        residual=jnp.full((), jnp.inf, dtype),
+        status=jnp.asarray(Status.RUNNING),
     )
+
+
+def _opening(box: Box | None, dtype: jnp.dtype) -> Search:
+    """The search before the first: with no slope to judge by it takes what comes. `step` and `step_max` limit the first
+    move: to the Cauchy point if anything is bounded, and to length 1 unless everything is. ZBLN, lnsrlb."""
+    far, most, zero = jnp.asarray(STEP_MAX, dtype), jnp.finfo(dtype).max, jnp.zeros((), dtype)
+    low, high = (False, False) if box is None else (jnp.isfinite(box.lower), jnp.isfinite(box.upper))
+    length, step_max = jnp.where(jnp.all(low & high), most, 1), jnp.where(jnp.any(low | high), 1, far)
+    return linesearch.begin(zero, zero, length.astype(dtype), step_max)
 
 
 def update(state: State, f: Scalar, g: Vector, box: Box | None, options: Options) -> State:
     """The state after f and g at `state.x`."""
-    # 1. What does the line search make of this point? Without a slope there is no search yet: the first point.
-    iterate, running = state.iterate, state.status == Status.RUNNING
-    search = linesearch.unpack(state.search)
-    opening = search.start.slope == 0
-    direction = state.target - iterate.x
+    # 1. What does the line search make of this point?
+    old, search = state.iterate, linesearch.unpack(state.search)
+    direction = state.target - old.x
     slope = g @ direction
-    searched, accept = linesearch.advance(search, f, slope)
-    finite = jnp.isfinite(f) & jnp.all(jnp.isfinite(g))
-    accept = running & finite & (accept | opening)
-    failed = running & ~accept & (searched.trials >= options.max_linesearch)
-    stuck = failed & (state.memory.pushes == 0)
+    running = state.status == Status.RUNNING
+    opening = search.start.slope == 0
+    finite = jnp.isfinite(f) & jnp.isfinite(slope)  # a NaN or inf in g makes its slope one, in any direction
+    accept = running & finite & (opening | linesearch.accepts(search, f, slope))
+    failed = running & ~accept & (search.trials + 1 >= options.max_linesearch)
+    stuck = opening | (state.memory.held == 0)  # with nothing to forget, there is no other direction to try
 
     # 2. The new iterate, and the pair it brings.
-    s, y = search.step * direction, g - iterate.g
-    sy = search.step * (slope - search.start.slope)
-    curved = accept & (sy > jnp.finfo(x_dtype(state)).eps * -search.start.slope * search.step)
-    memory = write(state.memory, s, y, curved)
-    reduction = iterate.f - f
-    scale = jnp.maximum(jnp.maximum(jnp.abs(iterate.f), jnp.abs(f)), 1)
-    iterate = jax.tree.map(lambda new, old: jnp.where(accept, new, old), Iterate(state.x, f, g), iterate)
-    iterations = state.iterations + (accept & ~opening).astype(int)
-    evaluations = state.evaluations + running.astype(int)
-    residual = jnp.where(accept, jnp.max(jnp.abs(_residual(iterate, box))), state.residual)
+    moved = accept & ~opening
+    sy, gs = search.step * (slope - search.start.slope), search.step * search.start.slope
+    curved = moved & (sy > jnp.finfo(g.dtype).eps * -gs)
+    ys = jnp.stack([g - old.g, search.step * direction])
+    memory = write(state.memory, ys, curved)
+    iterate = Iterate(*(jnp.where(accept, new, was) for new, was in zip((state.x, f, g), old, strict=True)))
+    iterations, evaluations = state.iterations + moved.astype(int), state.evaluations + running.astype(int)
+    residual = jnp.where(accept, jnp.max(jnp.abs(_projected_gradient(iterate, box))), state.residual)
 
     # 3. Are we done?
-    status = jnp.select(
-        [
-            ~running,
-            opening & ~accept,
-            stuck & ~finite,
-            stuck,
-            ~accept,
-            ~opening & (iterations >= options.max_iterations),
-            ~opening & (evaluations > options.max_evaluations),
-            residual <= options.gtol,
-            ~opening & (reduction <= options.ftol * scale),
-        ],
-        [
-            state.status,
-            Status.NON_FINITE,
-            Status.NON_FINITE,
-            Status.ABNORMAL,
-            Status.RUNNING,
-            Status.ITERATIONS,
-            Status.EVALUATIONS,
-            Status.GRADIENT,
-            Status.REDUCTION,
-        ],
-        Status.RUNNING,
-    ).astype(state.status.dtype)
+    scale = jnp.maximum(jnp.maximum(jnp.abs(old.f), jnp.abs(f)), 1)
+    status = _first_true(
+        (~running, state.status),
+        (failed & stuck & finite, Status.ABNORMAL),
+        (~accept & (opening | failed & stuck), Status.NON_FINITE),
+        (moved & (iterations >= options.max_iterations), Status.ITERATIONS),
+        (moved & (evaluations > options.max_evaluations), Status.EVALUATIONS),
+        (accept & (residual <= options.gtol), Status.GRADIENT),
+        (moved & (old.f - f <= options.ftol * scale), Status.REDUCTION),
+    )
 
-    # 4. Where to aim next, and how far to go first.
-    def aim():
-        now = forget(count(memory, s, y, sy, curved), failed)
-        goal, first, forgotten = _aim(iterate, now, box, iterations == 0)
-        now = forget(now, forgotten)
-        return goal, linesearch.pack(first), now.SS, now.SY, now.theta, now.pushes
+    # 4. Where to aim next; or, from the same iterate, how far along the way to try next.
+    def aim() -> tuple[Vector, Array, Memory]:
+        return _aim(iterate, forget(count(memory, ys, sy, curved), failed), box, iterations == 0, search)
 
-    def stay():
-        return state.target, linesearch.pack(searched), memory.SS, memory.SY, memory.theta, memory.pushes
+    def go_on() -> tuple[Vector, Array, Memory]:
+        return state.target, linesearch.pack(linesearch.advance(search, f, slope)), memory._replace(YS=None)
 
-    goal, packed, SS, SY, theta, pushes = jax.lax.cond((status == Status.RUNNING) & (accept | failed), aim, stay)
+    turn = (status == Status.RUNNING) & (accept | failed)
+    target, packed, small = jax.lax.cond(turn, aim, go_on)
+
+    # 5. The point to evaluate: the target bit for bit at step 1, and a bound bit for bit where one is met.
     search = linesearch.unpack(packed)
     status = jnp.where((status == Status.RUNNING) & ~(search.start.slope < 0), Status.ABNORMAL, status)
-    d = goal - iterate.x
-    x = jnp.where(search.step == 1, goal, iterate.x + search.step * d)
-    if box is not None:
-        met = search.step >= reach(iterate.x, d, box)
-        x = jnp.where(met, jnp.where(d > 0, box.upper, box.lower), project(x, box))
+    trial = _trial(iterate.x, target, search.step, box)
     return State(
-        x=jnp.where(status == Status.RUNNING, x, iterate.x),
+        x=jnp.where(status == Status.RUNNING, trial, iterate.x),
         search=packed,
         evaluations=evaluations,
         iterate=iterate,
-        target=goal,
-        memory=memory._replace(SS=SS, SY=SY, theta=theta, pushes=pushes),
+        target=target,
+        memory=small._replace(YS=memory.YS),
         iterations=iterations,
         residual=residual,
         status=status,
     )
 
 
-def x_dtype(state: State) -> jnp.dtype:
-    return state.x.dtype
+def _aim(
+    iterate: Iterate, memory: Memory, box: Box | None, first: Bool[Array, ""], search: Search
+) -> tuple[Vector, Array, Memory]:
+    """The target x̄, the search that begins there, packed, and what is left of the memory."""
+    x, f, g = iterate
+    m, n = memory.YS.shape[1:]
+    limits = Box(jnp.full(n, -jnp.inf, x.dtype), jnp.full(n, jnp.inf, x.dtype)) if box is None else box
+    if n <= 2 * m:
+        B = dense.hessian(memory)
+        point, free = dense.cauchy_point(x, g, limits, B, memory)
+        free = free & (memory.held > 0)  # without pairs, xᶜ is the minimum
+        step = dense.subspace_step(x, g, point, free, B)
+    else:
+        B = model(memory)
+        point, c, free = cauchy.cauchy_point(x, g, limits, B)
+        free = free & (memory.held > 0)
+        step = subspace.subspace_step(x, g, cauchy.CauchyPoint(point, c, free), B)
+    target = subspace.target(x, g, point, step, free, limits)
+
+    # One fallback for all that can go wrong on the way here, NaN meaning no: B = I, whose Cauchy point is P(x - g).
+    descent = g @ (target - x) < 0
+    memory = forget(memory, ~descent)
+    target = jnp.where(descent, target, project(x - g, limits))
+    d = target - x
+    nearest = jnp.minimum(STEP_MAX, jnp.min(reach(x, d, limits)))
+    step_max = jnp.where(first, search.step_max, nearest)
+    step = jnp.minimum(step_max, jnp.where(first, search.step / jnp.sqrt(d @ d), 1))
+    return target, linesearch.pack(linesearch.begin(f, g @ d, step, step_max)), memory._replace(YS=None)
 
 
-def _residual(iterate: Iterate, box: Box | None) -> Vector:
+def _trial(x: Vector, target: Vector, step: Scalar, box: Box | None) -> Vector:
+    """x + step (target - x): no coordinate outside the box by an ulp, and none an ulp short of a bound it reaches."""
+    d = target - x
+    trial = jnp.where(step == 1, target, x + step * d)
+    if box is None:
+        return trial
+    return jnp.where(step >= reach(x, d, box), jnp.where(d > 0, box.upper, box.lower), project(trial, box))
+
+
+def _projected_gradient(iterate: Iterate, box: Box | None) -> Vector:
     return -iterate.g if box is None else projected_gradient(iterate.x, iterate.g, box)
 
 
-def _aim(
-    iterate: Iterate, memory: Memory, box: Box | None, first: Bool[Array, ""]
-) -> tuple[Vector, linesearch.Search, Bool[Array, ""]]:
-    """The target x̄, the search that begins there, and whether the memory has to be forgotten."""
-    x, f, g = iterate
-    m, n = memory.YS.shape[1:]
-    B = model(memory)
-    if box is None:
-        free = jnp.ones(n, bool)
-        limits = Box(jnp.full_like(x, -jnp.inf), jnp.full_like(x, jnp.inf))
-    else:
-        limits = box
-    if n <= 2 * m:
-        matrix = dense_matrix(B)
-        cauchy, free = dense.cauchy_point(x, g, limits, matrix, memory.theta)
-        free = free & (memory.pushes > 0)
-        d = dense.subspace_step(x, g, cauchy, free, matrix)
-        goal = target(x, g, cauchy, d, free, limits)
-    else:
-        point = cauchy_point(x, g, limits, B)
-        point = point._replace(free=point.free & (memory.pushes > 0))
-        d = subspace_step(x, g, point, B)
-        goal = target(x, g, point.x, d, point.free, limits)
-    slope = g @ (goal - x)
-    forgotten = ~(slope < 0)
-    goal = jnp.where(forgotten, project(x - g, limits), goal)
-    d = goal - x
-    slope = g @ d
-    norm = jnp.sqrt(d @ d)
-    constrained = jnp.any(jnp.isfinite(limits.lower) | jnp.isfinite(limits.upper))
-    boxed = jnp.all(jnp.isfinite(limits.lower) & jnp.isfinite(limits.upper))
-    farthest = jnp.where(
-        constrained, jnp.where(first, 1, jnp.minimum(STEP_MAX, jnp.min(reach(x, d, limits)))), STEP_MAX
-    ).astype(x.dtype)
-    step = jnp.where(first & ~boxed, jnp.minimum(1 / norm, farthest), jnp.minimum(1, farthest))
-    return goal, linesearch.begin(f, slope, step, farthest), forgotten
+def _first_true(*cases: tuple[Bool[Array, ""], Status | Array]) -> Int[Array, ""]:
+    """The code of the first case that holds, RUNNING if none does: jnp.select in one kernel where that takes fifteen."""
+    status = jnp.asarray(Status.RUNNING)
+    for holds, code in reversed(cases):
+        status = jnp.where(holds, jnp.asarray(code), status)
+    return status
 
 
 def step(value_and_grad: Callable, state: State, box: Box | None, options: Options) -> State:
-    """The state after one evaluation of f and g = value_and_grad(state.x)."""
+    """The state after one evaluation of f, g = value_and_grad(state.x)."""
     return update(state, *value_and_grad(state.x), box, options)
 
 
 def run(value_and_grad: Callable, state: State, box: Box | None, options: Options) -> State:
-    """The state after all evaluations that it asks for."""
+    """The state after all the evaluations that it asks for."""
     return jax.lax.while_loop(
         lambda state: state.status == Status.RUNNING,
         lambda state: step(value_and_grad, state, box, options),

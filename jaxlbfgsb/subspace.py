@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, Float
 
 from .box import Box, Vector, path_end, project, reach
 from .cauchy import CauchyPoint
-from .memory import age, live
-from .model import Model, Square, blocks, combine, inverse, times, triangle
+from .memory import Square, age, blocks, live
+from .model import Model, Triangle, combine, solve, times, triangle
 
 CHUNK = 8192  # variables a time in the products of K: a masked copy of all of S and Y would take 2m n
 
@@ -25,12 +25,12 @@ CHUNK = 8192  # variables a time in the products of K: a masked copy of all of S
 def subspace_step(x: Vector, g: Vector, cauchy: CauchyPoint, B: Model) -> Vector:
     """The step from the Cauchy point to the model's minimum over its free variables. BLNZ (5.11)."""
     theta, free = B.memory.theta, cauchy.free
-    r = jnp.where(free, combine(B, inverse(B.F, cauchy.c)) - g - theta * (cauchy.x - x), 0)
-    u = inverse(reduced(B, free), times(B, r))
+    r = jnp.where(free, combine(B, solve(B.F, cauchy.c)) - g - theta * (cauchy.x - x), 0)
+    u = solve(reduced(B, free), times(B, r))
     return jnp.where(free, r / theta + combine(B, u) / theta**2, 0)
 
 
-def reduced(B: Model, free: Bool[Array, " n"]) -> Float[Array, "2m 2m"]:
+def reduced(B: Model, free: Bool[Array, " n"]) -> Triangle:
     """The factor of K: A = D + Y_F Y_Fᵀ/θ, C = L_A - D_F - R_F, H = θ S_A S_Aᵀ."""
     memory = B.memory
     alive, ages = live(memory), age(memory)
