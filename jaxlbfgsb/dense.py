@@ -24,13 +24,11 @@ def eliminate(A: Float[Array, "n k"], count: int) -> Float[Array, "n k"]:
 
     A loop, because on matrices this small a call of LAPACK costs more, and under vmap one for each of them.
     """
-    index = jnp.arange(len(A))[:, None]
-
     def pivot(i: Array, A: Array) -> Array:
         row, column = jax.lax.dynamic_slice_in_dim(A, i, 1, 0), jax.lax.dynamic_slice_in_dim(A, i, 1, 1)
         here = jax.lax.dynamic_slice_in_dim(row, i, 1, 1)
         row = row / jnp.where(here > 0, here, jnp.nan)
-        return jnp.where(index == i, row, A - column * row)
+        return jnp.where(jax.lax.broadcasted_iota(int, A.shape, 0) == i, row, A - column * row)
 
     return jax.lax.fori_loop(0, count, pivot, A)
 

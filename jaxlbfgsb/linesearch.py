@@ -104,8 +104,9 @@ def accepts(search: Search, f: Scalar, slope: Scalar) -> Bool[Array, ""]:
     )
 
 
-def advance(search: Search, f: Scalar, slope: Scalar) -> Search:
+def advance(packed: Float[Array, " 18"], f: Scalar, slope: Scalar) -> Float[Array, " 18"]:
     """The search after a step that it does not accept, with φ = f and φ' = slope there (dcsrch)."""
+    search = unpack(packed)
     now = Point(search.step, f, slope)
     decrease = FTOL * search.start.slope
     enough = f <= search.start.f + now.step * decrease
@@ -125,7 +126,7 @@ def advance(search: Search, f: Scalar, slope: Scalar) -> Search:
     hi = jnp.where(bracketed, jnp.maximum(best.step, other.step), trial + EXTEND_HI * moved)
     trial = jnp.clip(trial, 0, search.step_max)
     spent = bracketed & ((trial <= lo) | (trial >= hi) | (hi - lo <= XTOL * hi))
-    return search._replace(
+    search = search._replace(
         best=best,
         other=other,
         step=jnp.where(spent, best.step, trial),
@@ -137,6 +138,7 @@ def advance(search: Search, f: Scalar, slope: Scalar) -> Search:
         stage_one=stage_one,
         trials=search.trials + 1,
     )
+    return pack(search)
 
 
 def _tilt(point: Point, slope: Scalar) -> Point:

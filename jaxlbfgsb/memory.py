@@ -25,8 +25,7 @@ class Memory(NamedTuple):
     """The pairs, in the rows of Y and S, and what is known of their inner products."""
 
     YS: Float[Array, "2 m n"]
-    SS: Square  # SS[i, j] = s_iᵀ s_j
-    SY: Square  # SY[i, j] = s_iᵀ y_j
+    gram: Float[Array, "2 m m"]  # S Yᵀ and S Sᵀ: of s_i with y_j and with s_j
     theta: Scalar
     held: Int[Array, ""]  # how many pairs there are
     slot: Int[Array, ""]  # the row that the next one takes
@@ -34,8 +33,8 @@ class Memory(NamedTuple):
 
 def empty(n: int, m: int, dtype: jnp.dtype) -> Memory:
     """A memory for m pairs that holds none: B = I."""
-    gram, none = jnp.zeros((m, m), dtype), jnp.zeros((), int)
-    return Memory(jnp.zeros((2, m, n), dtype), gram, gram, jnp.ones((), dtype), none, none)
+    none = jnp.zeros((), int)
+    return Memory(jnp.zeros((2, m, n), dtype), jnp.zeros((2, m, m), dtype), jnp.ones((), dtype), none, none)
 
 
 def forget(memory: Memory, everything: Bool[Array, ""]) -> Memory:
@@ -45,7 +44,7 @@ def forget(memory: Memory, everything: Bool[Array, ""]) -> Memory:
 
 def age(memory: Memory) -> Int[Array, " m"]:
     """How many pairs came after each row's; 0 is the newest."""
-    m = len(memory.SS)
+    m = memory.YS.shape[1]
     back = memory.slot - 1 - jnp.arange(m)
     return jnp.where(back < 0, back + m, back)
 
@@ -59,36 +58,37 @@ def blocks(memory: Memory) -> tuple[Float[Array, " m"], Square, Square]:
     """D, L and S Sᵀ, with S Yᵀ = L + D + R; where a row is dead, 1 on the diagonals and 0 beside them. BLNZ (3.5)."""
     ages, alive = age(memory), live(memory)
     both = alive[:, None] & alive[None, :]
-    D = jnp.where(alive, jnp.diagonal(memory.SY), 1)
-    L = jnp.where(both & (ages[:, None] < ages[None, :]), memory.SY, 0)  # s of a later pair, y of an earlier one
-    return D, L, jnp.where(both, memory.SS, jnp.eye(len(alive), dtype=D.dtype))
+    D = jnp.where(alive, jnp.diagonal(memory.gram[0]), 1)
+    L = jnp.where(both & (ages[:, None] < ages[None, :]), memory.gram[0], 0)  # s of a later pair, y of an earlier one
+    return D, L, jnp.where(both, memory.gram[1], jnp.eye(len(alive), dtype=D.dtype))
 
 
 def write(memory: Memory, ys: Pair, keep: Bool[Array, ""]) -> Memory:
-    """The memory with the pair in the row of the oldest, if `keep`; `count` is what makes it live.
+    """The memory with a new pair in the row of the oldest, if `keep`; its inner products are `count`'s to add.
 
     The two are apart so that this one can stand outside every branch: one row is written in place, and nothing of
     size (m, n) leaves a conditional.
     """
+    m = memory.YS.shape[1]
     old = jax.lax.dynamic_index_in_dim(memory.YS, memory.slot, axis=1, keepdims=False)
-    row = jnp.where(keep, ys, old)
-    return memory._replace(YS=jax.lax.dynamic_update_index_in_dim(memory.YS, row, memory.slot, axis=1))
+    following = jnp.where(memory.slot + 1 < m, memory.slot + 1, 0)
+    return memory._replace(
+        YS=jax.lax.dynamic_update_index_in_dim(memory.YS, jnp.where(keep, ys, old), memory.slot, axis=1),
+        held=jnp.where(keep, jnp.minimum(memory.held + 1, m), memory.held),
+        slot=jnp.where(keep, following, memory.slot),
+    )
 
 
 def count(memory: Memory, ys: Pair, sy: Scalar, keep: Bool[Array, ""]) -> Memory:
-    """The memory with the pair that `write` has written counted in, if `keep`; sy = sᵀy as the line search has it."""
-    m = len(memory.SS)
-    (Yy, Ys), (Sy, Ss) = jnp.moveaxis(jnp.einsum("kmn,ln->kml", memory.YS, ys), 2, 1)
-    here = jnp.arange(m) == memory.slot
-    row, column = here[:, None] & keep, here[None, :] & keep
-    return Memory(
-        YS=memory.YS,
-        SS=jnp.where(row, Ss[None, :], jnp.where(column, Ss[:, None], memory.SS)),
-        SY=jnp.where(row & column, sy, jnp.where(row, Ys[None, :], jnp.where(column, Sy[:, None], memory.SY))),
-        theta=jnp.where(keep, jnp.sum(jnp.where(here, Yy, 0)) / sy, memory.theta),
-        held=jnp.where(keep, jnp.minimum(memory.held + 1, m), memory.held),
-        slot=jnp.where(keep, jnp.where(memory.slot + 1 < m, memory.slot + 1, 0), memory.slot),
-    )
+    """The memory with the inner products of the pair just written, if `keep`; sy = sᵀy as the line search has it."""
+    products = jnp.einsum("kmn,ln->lkm", memory.YS, ys)
+    rows, columns = products[1], products[:, 1]  # of s with all pairs, of all s with the new pair
+    here = age(memory) == 0
+    row, column = keep & here[None, :, None], keep & here[None, None, :]
+    gram = jnp.where(row, rows[:, None, :], jnp.where(column, columns[:, :, None], memory.gram))
+    diagonal = row & column & (jnp.arange(2) == 0)[:, None, None]
+    yy = jnp.sum(jnp.where(here, products[0, 0], 0))
+    return memory._replace(gram=jnp.where(diagonal, sy, gram), theta=jnp.where(keep, yy / sy, memory.theta))
 
 
 def push(memory: Memory, s: Float[Array, " n"], y: Float[Array, " n"]) -> Memory:

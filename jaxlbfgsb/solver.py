@@ -103,7 +103,6 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None, options: Options
     finite = jnp.isfinite(f) & jnp.isfinite(slope)  # a NaN or inf in g makes its slope one, in any direction
     accept = running & finite & (opening | linesearch.accepts(search, f, slope))
     failed = running & ~accept & (search.trials + 1 >= options.max_linesearch)
-    stuck = opening | (state.memory.held == 0)  # with nothing to forget, there is no other direction to try
 
     # 2. The new iterate, and the pair it brings.
     moved = accept & ~opening
@@ -111,6 +110,7 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None, options: Options
     curved = moved & (sy > jnp.finfo(g.dtype).eps * -gs)
     ys = jnp.stack([g - old.g, search.step * direction])
     memory = write(state.memory, ys, curved)
+    stuck = opening | (memory.held == 0)  # with nothing to forget there is no other direction to try
     iterate = Iterate(*(jnp.where(accept, new, was) for new, was in zip((state.x, f, g), old, strict=True)))
     iterations, evaluations = state.iterations + moved.astype(int), state.evaluations + running.astype(int)
     residual = jnp.where(accept, jnp.max(jnp.abs(_projected_gradient(iterate, box))), state.residual)
@@ -129,10 +129,10 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None, options: Options
 
     # 4. Where to aim next; or, from the same iterate, how far along the way to try next.
     def aim() -> tuple[Vector, Array, Memory]:
-        return _aim(iterate, forget(count(memory, ys, sy, curved), failed), box, iterations == 0, search)
+        return _aim(iterate, forget(count(memory, ys, sy, curved), failed), box, iterations == 0, state.search)
 
     def go_on() -> tuple[Vector, Array, Memory]:
-        return state.target, linesearch.pack(linesearch.advance(search, f, slope)), memory._replace(YS=None)
+        return state.target, linesearch.advance(state.search, f, slope), memory._replace(YS=None, slot=None)
 
     turn = (status == Status.RUNNING) & (accept | failed)
     target, packed, small = jax.lax.cond(turn, aim, go_on)
@@ -147,7 +147,7 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None, options: Options
         evaluations=evaluations,
         iterate=iterate,
         target=target,
-        memory=small._replace(YS=memory.YS),
+        memory=small._replace(YS=memory.YS, slot=memory.slot),
         iterations=iterations,
         residual=residual,
         status=status,
@@ -155,7 +155,7 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None, options: Options
 
 
 def _aim(
-    iterate: Iterate, memory: Memory, box: Box | None, first: Bool[Array, ""], search: Search
+    iterate: Iterate, memory: Memory, box: Box | None, first: Bool[Array, ""], packed: Array
 ) -> tuple[Vector, Array, Memory]:
     """The target x̄, the search that begins there, packed, and what is left of the memory."""
     x, f, g = iterate
@@ -178,10 +178,11 @@ def _aim(
     memory = forget(memory, ~descent)
     target = jnp.where(descent, target, project(x - g, limits))
     d = target - x
+    opening = linesearch.unpack(packed)
     nearest = jnp.minimum(STEP_MAX, jnp.min(reach(x, d, limits)))
-    step_max = jnp.where(first, search.step_max, nearest)
-    step = jnp.minimum(step_max, jnp.where(first, search.step / jnp.sqrt(d @ d), 1))
-    return target, linesearch.pack(linesearch.begin(f, g @ d, step, step_max)), memory._replace(YS=None)
+    step_max = jnp.where(first, opening.step_max, nearest)
+    step = jnp.minimum(step_max, jnp.where(first, opening.step / jnp.sqrt(d @ d), 1))
+    return target, linesearch.pack(linesearch.begin(f, g @ d, step, step_max)), memory._replace(YS=None, slot=None)
 
 
 def _trial(x: Vector, target: Vector, step: Scalar, box: Box | None) -> Vector:
