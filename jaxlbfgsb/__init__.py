@@ -1,0 +1,23 @@
+"""L-BFGS-B in JAX: bounded minimization that takes SciPy's steps, under jit, vmap and shardings."""
+
+
+
+from .argmin import Result, minimize
+from .box import Box
+from .solver import Options, State, continue_from, init, run, step, update
+from .status import Status
+
+__version__ = "0.1.0"
+__all__ = [
+    "Box",
+    "Options",
+    "Result",
+    "State",
+    "Status",
+    "continue_from",
+    "init",
+    "minimize",
+    "run",
+    "step",
+    "update",
+]

@@ -31,13 +31,28 @@ from .status import Status
 
 
 class Options(NamedTuple):
-    """When to stop. Numbers or arrays, traced, so that under vmap each problem may have its own."""
+    """When to stop: SciPy's defaults. Numbers or arrays, traced, so that under vmap each problem may have its own.
 
-    ftol: Scalar | float
-    gtol: Scalar | float
-    max_iterations: Int[Array, ""] | int
-    max_evaluations: Int[Array, ""] | int
-    max_linesearch: Int[Array, ""] | int
+    Attributes:
+      ftol: stop when (f_k - f_{k+1}) / max(|f_k|, |f_{k+1}|, 1) ≤ ftol. None is SciPy's 10⁷ε = 2.2e-9 in float64, and
+        10 ε = 1.2e-6 in float32, where 10⁷ε would be 1.2 and stop every run at once.
+      gtol: stop when max |P(x - g) - x| ≤ gtol, in units of f over units of x.
+      max_iterations: accepted steps allowed.
+      max_evaluations: evaluations allowed; looked at between iterations, so that a line search always ends.
+      max_linesearch: evaluations allowed in one line search.
+    """
+
+    ftol: Scalar | float | None = None
+    gtol: Scalar | float = 1e-5
+    max_iterations: Int[Array, ""] | int = 15000
+    max_evaluations: Int[Array, ""] | int = 15000
+    max_linesearch: Int[Array, ""] | int = 20
+
+    def resolve(self, dtype: jnp.dtype) -> "Options":
+        """The options with tolerances in `dtype`, ftol included."""
+        factor = 1e7 if jnp.finfo(dtype).eps < 1e-10 else 10
+        ftol = factor * jnp.finfo(dtype).eps if self.ftol is None else self.ftol
+        return self._replace(ftol=jnp.asarray(ftol, dtype), gtol=jnp.asarray(self.gtol, dtype))
 
 
 class Iterate(NamedTuple):
@@ -74,7 +89,7 @@ def init(x0: Vector, box: Box | None, memory_size: int) -> State:
         x=x,
         search=linesearch.pack(_opening(box, dtype)),
         evaluations=none,
-        iterate=Iterate(x, zero, jnp.zeros(n, dtype)),
+        iterate=Iterate(x, zero + jnp.inf, jnp.zeros(n, dtype)),
         target=x,
         memory=empty(n, memory_size, dtype),
         iterations=none,
@@ -95,6 +110,7 @@ def _opening(box: Box | None, dtype: jnp.dtype) -> Search:
 def update(state: State, f: Scalar, g: Vector, box: Box | None, options: Options) -> State:
     """The state after f and g at `state.x`."""
     # 1. What does the line search make of this point?
+    options = options.resolve(g.dtype)
     old, search = state.iterate, linesearch.unpack(state.search)
     direction = state.target - old.x
     slope = g @ direction
@@ -111,7 +127,8 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None, options: Options
     ys = jnp.stack([g - old.g, search.step * direction])
     memory = write(state.memory, ys, curved)
     stuck = opening | (memory.held == 0)  # with nothing to forget there is no other direction to try
-    iterate = Iterate(*(jnp.where(accept, new, was) for new, was in zip((state.x, f, g), old, strict=True)))
+    take = accept | (running & opening)  # what a run begins with, even NaN, is better than nothing
+    iterate = Iterate(*(jnp.where(take, new, was) for new, was in zip((state.x, f, g), old, strict=True)))
     iterations, evaluations = state.iterations + moved.astype(int), state.evaluations + running.astype(int)
     residual = jnp.where(accept, jnp.max(jnp.abs(_projected_gradient(iterate, box))), state.residual)
 
@@ -121,8 +138,9 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None, options: Options
         (~running, state.status),
         (failed & stuck & finite, Status.ABNORMAL),
         (~accept & (opening | failed & stuck), Status.NON_FINITE),
-        (moved & (iterations >= options.max_iterations), Status.ITERATIONS),
-        (moved & (evaluations > options.max_evaluations), Status.EVALUATIONS),
+        (accept & opening & (residual <= options.gtol), Status.GRADIENT),
+        (accept & (iterations >= options.max_iterations), Status.ITERATIONS),
+        (accept & (evaluations > options.max_evaluations), Status.EVALUATIONS),
         (accept & (residual <= options.gtol), Status.GRADIENT),
         (moved & (old.f - f <= options.ftol * scale), Status.REDUCTION),
     )
@@ -204,6 +222,23 @@ def _first_true(*cases: tuple[Bool[Array, ""], Status | Array]) -> Int[Array, ""
     for holds, code in reversed(cases):
         status = jnp.where(holds, jnp.asarray(code), status)
     return status
+
+
+def continue_from(state: State, box: Box | None) -> State:
+    """The state with its end undone: it asks for f and g at its last iterate, and goes on from there.
+
+    Nothing else is lost, so with the same data and larger limits a run goes on as if it had never stopped; the point
+    it begins with is evaluated again and counted once. With other data or another box it is a warm start.
+    """
+    x = state.iterate.x if box is None else project(state.iterate.x, box)
+    return state._replace(
+        x=x,
+        search=linesearch.pack(_opening(box, x.dtype)),
+        evaluations=jnp.maximum(state.evaluations - 1, 0),
+        iterate=state.iterate._replace(x=x),
+        target=x,
+        status=jnp.asarray(Status.RUNNING),
+    )
 
 
 def step(value_and_grad: Callable, state: State, box: Box | None, options: Options) -> State:
