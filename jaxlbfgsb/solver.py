@@ -118,7 +118,14 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None, options: Options
     opening = search.start.slope == 0
     finite = jnp.isfinite(f) & jnp.isfinite(slope)  # a NaN or inf in g makes its slope one, in any direction
     accept = running & finite & (opening | linesearch.accepts(search, f, slope))
+    searched = jax.lax.cond(
+        running & ~accept, lambda: linesearch.advance(state.search, f, slope), lambda: state.search
+    )
     failed = running & ~accept & (search.trials + 1 >= options.max_linesearch)
+    following = linesearch.unpack(searched)
+    accept = accept | (
+        running & finite & ~accept & ~failed & (following.step == search.step) & (following.bracketed > 0)
+    )
 
     # 2. The new iterate, and the pair it brings.
     moved = accept & ~opening
@@ -150,7 +157,7 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None, options: Options
         return _aim(iterate, forget(count(memory, ys, sy, curved), failed), box, iterations == 0, state.search)
 
     def go_on() -> tuple[Vector, Array, Memory]:
-        return state.target, linesearch.advance(state.search, f, slope), memory._replace(YS=None, slot=None)
+        return state.target, searched, memory._replace(YS=None, slot=None)
 
     turn = (status == Status.RUNNING) & (accept | failed)
     target, packed, small = jax.lax.cond(turn, aim, go_on)

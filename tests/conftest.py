@@ -1,0 +1,12 @@
+"""Every test runs in JAX's strict mode: 64 bits, no silent broadcasting over ranks, no silent promotion of dtypes."""
+
+import jax
+from hypothesis import settings
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# No deadline: the first example of a test compiles. The same examples in every run.
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.load_profile("repeatable")
