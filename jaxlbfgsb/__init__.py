@@ -1,7 +1,5 @@
 """L-BFGS-B in JAX: bounded minimization that takes SciPy's steps, under jit, vmap and shardings."""
 
-
-
 from .argmin import Result, minimize
 from .box import Box
 from .solver import Options, State, continue_from, init, run, step, update

@@ -241,9 +241,7 @@ def _pair(value: Any, expected: str, option: str) -> tuple[Any, Any]:
 
 def _check_gradient(grad: PyTree, x0: PyTree) -> None:
     if jax.tree.structure(grad) != jax.tree.structure(x0):
-        raise ValueError(
-            f"fun must return a gradient like x, {jax.tree.structure(x0)}, got {jax.tree.structure(grad)}"
-        )
+        raise ValueError(f"fun must return a gradient like x, {jax.tree.structure(x0)}, got {jax.tree.structure(grad)}")
     for (path, leaf), x in zip(jax.tree.leaves_with_path(grad), jax.tree.leaves(x0), strict=True):
         if leaf.shape != x.shape or not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ValueError(

@@ -71,7 +71,7 @@ def _quadratic(B: Model, tau: Vector, G: Vector, p: Array, ends: Array) -> tuple
     k = len(tau)
     inner = forward(B.F, jnp.concatenate([p, tau[None, :] * p + ends], axis=1))
     pMp, pMc = (signs(B.F) @ (inner[:, :k] * other) for other in (inner[:, :k], inner[:, k:]))
-    theta = B.memory.theta
+    theta = B.theta
     return theta * tau * G - G - pMc, theta * G - pMp
 
 
@@ -92,7 +92,7 @@ def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
         G = at.G - jnp.cumsum(move**2)
         p = at.p[:, None] - jnp.cumsum(move[None, :] * w, 1)
         ends = at.ends[:, None] + jnp.cumsum((finite * move)[None, :] * w, 1)
-        step = minimizer(*_quadratic(B, finite, G, p, ends), B.memory.theta * first.G, jnp.ones(k, bool))
+        step = minimizer(*_quadratic(B, finite, G, p, ends), B.theta * first.G, jnp.ones(k, bool))
         # Segment i ends at breakpoint i; segment 0 is the one that was carried here.
         segments = _Segment(
             tau=jnp.append(at.tau, tau),

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .box import Box, Vector, breakpoints, can_move, path_end, project
+from .box import Box, Scalar, Vector, breakpoints, can_move, path_end, project
 from .cauchy import minimizer
 from .memory import Memory, blocks, live
 
@@ -24,6 +24,7 @@ def eliminate(A: Float[Array, "n k"], count: int) -> Float[Array, "n k"]:
 
     A loop, because on matrices this small a call of LAPACK costs more, and under vmap one for each of them.
     """
+
     def pivot(i: Array, A: Array) -> Array:
         row, column = jax.lax.dynamic_slice_in_dim(A, i, 1, 0), jax.lax.dynamic_slice_in_dim(A, i, 1, 1)
         here = jax.lax.dynamic_slice_in_dim(row, i, 1, 1)
@@ -33,18 +34,18 @@ def eliminate(A: Float[Array, "n k"], count: int) -> Float[Array, "n k"]:
     return jax.lax.fori_loop(0, count, pivot, A)
 
 
-def hessian(memory: Memory) -> Matrix:
-    """B of a memory; NaN if it is not positive definite. BLNZ (3.2)."""
+def hessian(memory: Memory) -> tuple[Matrix, Scalar]:
+    """B and θ of a memory; NaN if it is not positive definite. BLNZ (3.2)."""
     _, m, n = memory.YS.shape
-    theta, (D, L, SS) = memory.theta, blocks(memory)
+    theta, D, L, SS = blocks(memory)
     Y, S = jnp.where(live(memory)[:, None], memory.YS, 0)
     P = jnp.concatenate([L.T, Y], axis=1) / jnp.sqrt(D)[:, None]
     A = theta * jnp.block([[SS, S], [S.T, jnp.eye(n, dtype=S.dtype)]]) + P.T @ P
-    return eliminate(A, m)[m:, m:]
+    return eliminate(A, m)[m:, m:], theta
 
 
-def cauchy_point(x: Vector, g: Vector, box: Box, B: Matrix, memory: Memory) -> tuple[Vector, Bool[Array, " n"]]:
-    """The generalized Cauchy point and the variables that are free to move from it. BLNZ §4."""
+def cauchy_point(x: Vector, g: Vector, box: Box, B: Matrix, theta: Scalar) -> tuple[Vector, Vector, Bool[Array, " n"]]:
+    """The generalized Cauchy point, the model's gradient there, and the variables that are free to move. BLNZ §4."""
     n = len(x)
     t, end, movable = breakpoints(x, g, box), path_end(x, g, box), can_move(x, g, box)
     index = jnp.arange(n)
@@ -57,16 +58,16 @@ def cauchy_point(x: Vector, g: Vector, box: Box, B: Matrix, memory: Memory) -> t
     z = jnp.where(moving, jnp.where(reached, tau, 0)[:, None] * d, jnp.where(movable, end - x, 0)[None, :])
     Bd, Bz = jnp.split(jnp.concatenate([d, z]) @ B, 2)
     slope, curvature = jnp.sum(d * (g[None, :] + Bz), 1), jnp.sum(d * Bd, 1)
-    step = minimizer(slope, curvature, memory.theta * jnp.sum(d[0] ** 2), jnp.arange(n + 1) > 0)
+    step = minimizer(slope, curvature, theta * jnp.sum(d[0] ** 2), jnp.arange(n + 1) > 0)
     found = reached & (tau + step < jnp.min(jnp.where(moving, t[None, :], jnp.inf), 1))
     first = jnp.argmax(jnp.where(found, jnp.sum(moving, 1), -1))  # the fewest breakpoints behind it
     free = moving[first]
     point = project(x - (tau[first] + step[first]) * jnp.where(free, g, 0), box)
-    return jnp.where(movable & ~free, end, point), free
+    return jnp.where(movable & ~free, end, point), g + Bz[first] + step[first] * Bd[first], free
 
 
-def subspace_step(x: Vector, g: Vector, cauchy: Vector, free: Bool[Array, " n"], B: Matrix) -> Vector:
-    """The step from the Cauchy point to the model's minimum over its free variables. BLNZ (5.4)-(5.7)."""
-    r = jnp.where(free, -(g + B @ (cauchy - x)), 0)
-    reduced = jnp.where(free[:, None] & free[None, :], B, jnp.eye(len(x), dtype=B.dtype))
-    return eliminate(jnp.concatenate([reduced, r[:, None]], axis=1), len(x))[:, -1]
+def subspace_step(gradient: Vector, free: Bool[Array, " n"], B: Matrix) -> Vector:
+    """The step from a point with this model gradient to the model's minimum over the free variables. BLNZ (5.4)-(5.7)."""
+    n, r = len(B), jnp.where(free, -gradient, 0)
+    reduced = jnp.where(free[:, None] & free[None, :], B, jnp.eye(n, dtype=B.dtype))
+    return eliminate(jnp.concatenate([reduced, r[:, None]], axis=1), n)[:, -1]

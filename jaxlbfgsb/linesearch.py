@@ -167,17 +167,13 @@ def _trial_step(
     limit = now.step + SHRINK * (other.step - now.step)
     inside = jnp.where(nearer, cubic_3, secant)
     inside = jnp.where(gap > 0, jnp.minimum(limit, inside), jnp.maximum(limit, inside))
-    outside = jnp.clip(
-        jnp.where(jnp.abs(cubic_3 - now.step) > jnp.abs(secant - now.step), cubic_3, secant), lo, hi
-    )
+    outside = jnp.clip(jnp.where(jnp.abs(cubic_3 - now.step) > jnp.abs(secant - now.step), cubic_3, secant), lo, hi)
     # 4: an end at which f is inf has no cubic
     beyond = jnp.where(jnp.isfinite(other.f), cubic, now.step + 0.5 * (other.step - now.step))
 
     trial = jnp.where(
         higher,
-        jnp.where(
-            jnp.abs(cubic - best.step) < jnp.abs(quadratic - best.step), cubic, cubic + (quadratic - cubic) / 2
-        ),
+        jnp.where(jnp.abs(cubic - best.step) < jnp.abs(quadratic - best.step), cubic, cubic + (quadratic - cubic) / 2),
         jnp.where(
             turned,
             jnp.where(jnp.abs(cubic - now.step) > jnp.abs(secant - now.step), cubic, secant),

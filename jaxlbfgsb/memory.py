@@ -39,7 +39,7 @@ def empty(n: int, m: int, dtype: jnp.dtype) -> Memory:
 
 def forget(memory: Memory, everything: Bool[Array, ""]) -> Memory:
     """The memory without its pairs, where `everything` is true; their rows stay as they are."""
-    return memory._replace(theta=jnp.where(everything, 1, memory.theta), held=jnp.where(everything, 0, memory.held))
+    return memory._replace(held=jnp.where(everything, 0, memory.held))
 
 
 def age(memory: Memory) -> Int[Array, " m"]:
@@ -54,17 +54,18 @@ def live(memory: Memory) -> Bool[Array, " m"]:
     return age(memory) < memory.held
 
 
-def blocks(memory: Memory) -> tuple[Float[Array, " m"], Square, Square]:
-    """D, L and S Sᵀ, with S Yᵀ = L + D + R; where a row is dead, 1 on the diagonals and 0 beside them. BLNZ (3.5)."""
+def blocks(memory: Memory) -> tuple[Scalar, Float[Array, " m"], Square, Square]:
+    """θ, D, L and S Sᵀ, S Yᵀ = L + D + R; where a row is dead, 1 on the diagonals and 0 beside them. BLNZ (3.5)."""
     ages, alive = age(memory), live(memory)
     both = alive[:, None] & alive[None, :]
     D = jnp.where(alive, jnp.diagonal(memory.gram[0]), 1)
     L = jnp.where(both & (ages[:, None] < ages[None, :]), memory.gram[0], 0)  # s of a later pair, y of an earlier one
-    return D, L, jnp.where(both, memory.gram[1], jnp.eye(len(alive), dtype=D.dtype))
+    theta = jnp.where(memory.held > 0, memory.theta, 1)
+    return theta, D, L, jnp.where(both, memory.gram[1], jnp.eye(len(alive), dtype=D.dtype))
 
 
 def write(memory: Memory, ys: Pair, keep: Bool[Array, ""]) -> Memory:
-    """The memory with a new pair in the row of the oldest, if `keep`; its inner products are `count`'s to add.
+    """The memory with a new pair in the row of the oldest, if `keep`; it is for `count` to make it live.
 
     The two are apart so that this one can stand outside every branch: one row is written in place, and nothing of
     size (m, n) leaves a conditional.
@@ -74,21 +75,25 @@ def write(memory: Memory, ys: Pair, keep: Bool[Array, ""]) -> Memory:
     following = jnp.where(memory.slot + 1 < m, memory.slot + 1, 0)
     return memory._replace(
         YS=jax.lax.dynamic_update_index_in_dim(memory.YS, jnp.where(keep, ys, old), memory.slot, axis=1),
-        held=jnp.where(keep, jnp.minimum(memory.held + 1, m), memory.held),
         slot=jnp.where(keep, following, memory.slot),
     )
 
 
 def count(memory: Memory, ys: Pair, sy: Scalar, keep: Bool[Array, ""]) -> Memory:
-    """The memory with the inner products of the pair just written, if `keep`; sy = sᵀy as the line search has it."""
-    products = jnp.einsum("kmn,ln->lkm", memory.YS, ys)
-    rows, columns = products[1], products[:, 1]  # of s with all pairs, of all s with the new pair
+    """The memory with the pair just written counted in, if `keep`; sy = sᵀy as the line search has it."""
+    m = memory.YS.shape[1]
+    products = jnp.einsum("kmn,ln->kml", memory.YS, ys)
+    rows, columns = products[:, :, 1], products[1].T  # of s with all pairs, of all s with the new pair
     here = age(memory) == 0
     row, column = keep & here[None, :, None], keep & here[None, None, :]
     gram = jnp.where(row, rows[:, None, :], jnp.where(column, columns[:, :, None], memory.gram))
     diagonal = row & column & (jnp.arange(2) == 0)[:, None, None]
-    yy = jnp.sum(jnp.where(here, products[0, 0], 0))
-    return memory._replace(gram=jnp.where(diagonal, sy, gram), theta=jnp.where(keep, yy / sy, memory.theta))
+    yy = jnp.sum(jnp.where(here, products[0, :, 0], 0))
+    return memory._replace(
+        gram=jnp.where(diagonal, sy, gram),
+        theta=jnp.where(keep, yy / sy, memory.theta),
+        held=jnp.where(keep, jnp.minimum(memory.held + 1, m), memory.held),
+    )
 
 
 def push(memory: Memory, s: Float[Array, " n"], y: Float[Array, " n"]) -> Memory:

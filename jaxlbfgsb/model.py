@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.lax import linalg
 from jaxtyping import Array, Float
 
-from .box import Vector
+from .box import Scalar, Vector
 from .memory import Memory, Square, blocks, live
 
 Pairs = Float[Array, " 2m"]
@@ -28,16 +28,17 @@ class Model(NamedTuple):
     """B: the memory it was made from, what W's rows are scaled by, and the factor F of M⁻¹."""
 
     memory: Memory
+    theta: Scalar
     scale: Pairs  # 1 for Y's rows, θ for S's, 0 for dead ones
     F: Triangle
 
 
 def model(memory: Memory) -> Model:
     """The model of a memory; B = I if it is empty. BLNZ (3.2)."""
-    alive, theta, (D, L, SS) = live(memory), memory.theta, blocks(memory)
+    alive, (theta, D, L, SS) = live(memory), blocks(memory)
     root = jnp.sqrt(D)
     scale = jnp.concatenate([jnp.where(alive, 1, 0), jnp.where(alive, theta, 0)])
-    return Model(memory, scale.astype(D.dtype), triangle(jnp.diag(root), L / root[None, :], theta * SS))
+    return Model(memory, theta, scale.astype(D.dtype), triangle(jnp.diag(root), L / root[None, :], theta * SS))
 
 
 def triangle(root: Square, CA: Square, H: Square) -> Triangle:

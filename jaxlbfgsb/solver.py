@@ -118,9 +118,7 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None, options: Options
     opening = search.start.slope == 0
     finite = jnp.isfinite(f) & jnp.isfinite(slope)  # a NaN or inf in g makes its slope one, in any direction
     accept = running & finite & (opening | linesearch.accepts(search, f, slope))
-    searched = jax.lax.cond(
-        running & ~accept, lambda: linesearch.advance(state.search, f, slope), lambda: state.search
-    )
+    searched = jax.lax.cond(running & ~accept, lambda: linesearch.advance(state.search, f, slope), lambda: state.search)
     failed = running & ~accept & (search.trials + 1 >= options.max_linesearch)
     following = linesearch.unpack(searched)
     accept = accept | (
@@ -185,16 +183,18 @@ def _aim(
     """The target x̄, the search that begins there, packed, and what is left of the memory."""
     x, f, g = iterate
     m, n = memory.YS.shape[1:]
-    limits = Box(jnp.full(n, -jnp.inf, x.dtype), jnp.full(n, jnp.inf, x.dtype)) if box is None else box
+    everywhere = Box(jnp.full(n, -jnp.inf, x.dtype), jnp.full(n, jnp.inf, x.dtype))
+    limits, all_free = (everywhere, jnp.ones(n, bool)) if box is None else (box, None)
+    held = memory.held > 0  # without pairs, xᶜ is the model's minimum
     if n <= 2 * m:
-        B = dense.hessian(memory)
-        point, free = dense.cauchy_point(x, g, limits, B, memory)
-        free = free & (memory.held > 0)  # without pairs, xᶜ is the minimum
-        step = dense.subspace_step(x, g, point, free, B)
+        B, theta = dense.hessian(memory)
+        point, gradient, free = (x, g, all_free) if box is None else dense.cauchy_point(x, g, box, B, theta)
+        free = free & held
+        step = dense.subspace_step(gradient, free, B)
     else:
         B = model(memory)
-        point, c, free = cauchy.cauchy_point(x, g, limits, B)
-        free = free & (memory.held > 0)
+        point, c, free = (x, jnp.zeros(2 * m, x.dtype), all_free) if box is None else cauchy.cauchy_point(x, g, box, B)
+        free = free & held
         step = subspace.subspace_step(x, g, cauchy.CauchyPoint(point, c, free), B)
     target = subspace.target(x, g, point, step, free, limits)
 

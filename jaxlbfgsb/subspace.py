@@ -24,7 +24,7 @@ CHUNK = 8192  # variables a time in the products of K: a masked copy of all of S
 
 def subspace_step(x: Vector, g: Vector, cauchy: CauchyPoint, B: Model) -> Vector:
     """The step from the Cauchy point to the model's minimum over its free variables. BLNZ (5.11)."""
-    theta, free = B.memory.theta, cauchy.free
+    theta, free = B.theta, cauchy.free
     r = jnp.where(free, combine(B, solve(B.F, cauchy.c)) - g - theta * (cauchy.x - x), 0)
     u = solve(reduced(B, free), times(B, r))
     return jnp.where(free, r / theta + combine(B, u) / theta**2, 0)
@@ -36,18 +36,16 @@ def reduced(B: Model, free: Bool[Array, " n"]) -> Triangle:
     alive, ages = live(memory), age(memory)
     both = alive[:, None] & alive[None, :]
     YY, SY_F, SS, SY_A = masked_products(memory.YS, free)
-    D, _, _ = blocks(memory)
-    A = jnp.diag(D) + jnp.where(both, YY, 0) / memory.theta
+    theta, D, _, _ = blocks(memory)
+    A = jnp.diag(D) + jnp.where(both, YY, 0) / theta
     C = jnp.where(both, jnp.where(ages[:, None] < ages[None, :], SY_A, -SY_F), 0)
-    H = jnp.where(both, memory.theta * SS, jnp.eye(len(D), dtype=D.dtype))
+    H = jnp.where(both, theta * SS, jnp.eye(len(D), dtype=D.dtype))
     root = linalg.cholesky(A, symmetrize_input=False)
     CA = linalg.triangular_solve(root, C, left_side=False, lower=True, transpose_a=True)
     return triangle(root, CA, H)
 
 
-def masked_products(
-    YS: Float[Array, "2 m n"], free: Bool[Array, " n"]
-) -> tuple[Square, Square, Square, Square]:
+def masked_products(YS: Float[Array, "2 m n"], free: Bool[Array, " n"]) -> tuple[Square, Square, Square, Square]:
     """Y_F Y_Fᵀ, S_F Y_Fᵀ, S_A S_Aᵀ and S_A Y_Aᵀ."""
     _, m, n = YS.shape
 

@@ -41,13 +41,20 @@ class Quadratic(NamedTuple):
 
 
 def curved_pair(rng, n, condition=100.0):
-    """s and y = Hs of a random positive definite H; the lengths of s differ from pair to pair, as they do in a run."""
+    """s and y = Hs of a random positive definite H.
+
+    The lengths of s differ from pair to pair, as they do in a run, and s favours the directions of little curvature
+    now and then, as it does in a valley.
+    """
     v = rng.normal(size=n)
-    reflect = lambda u: u - 2 * v * (v @ u) / (v @ v)  # noqa: E731
+
+    def reflected(u):
+        return u - 2 * v * (v @ u) / (v @ v)
+
     eigenvalues = condition ** rng.uniform(-0.5, 0.5, n)
-    eigenvalues[rng.integers(n)], eigenvalues[rng.integers(n)] = condition**-0.5, condition**0.5
-    s = rng.normal(size=n) * 10 ** rng.uniform(-2, 0)
-    return s, reflect(eigenvalues * reflect(s))
+    s = rng.normal(size=n) * eigenvalues ** -rng.choice([0, 0.5, 1])
+    s = s / np.linalg.norm(s) * 10 ** rng.uniform(-2, 0)
+    return reflected(s), reflected(eigenvalues * s)
 
 
 def memory(rng, n, m, state="wrapped", condition=100.0, dtype=np.float64):
@@ -87,3 +94,8 @@ def quadratic(seed, n, m, state="wrapped", condition=100.0, dtype=np.float64):
     x, box, g = box_and_gradient(rng, n, dtype)
     found, pairs = memory(rng, n, m, state, condition, dtype)
     return Quadratic(x, g, box, found, oracles.dense_hessian(pairs, oracles.newest_theta(pairs), n))
+
+
+def tolerance(B, dtype=np.float64):
+    """The relative error that a computation with B has to be allowed: a hundred roundings, amplified by cond(B)."""
+    return 100 * np.finfo(dtype).eps * np.linalg.cond(B)
