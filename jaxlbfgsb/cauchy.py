@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .box import Box, Scalar, Vector, breakpoints, can_move, path_end, project
-from .model import Model, Pairs, forward, signs, times
+from .model import Model, Pairs, signs, times
 
 CHUNK = 256  # breakpoints looked at together
 
@@ -69,8 +69,8 @@ def cauchy_point(x: Vector, g: Vector, box: Box, B: Model) -> CauchyPoint:
 def _quadratic(B: Model, tau: Vector, G: Vector, p: Array, ends: Array) -> tuple[Vector, Vector]:
     """q' and q'' where each of k segments starts; p and ends are (2m, k)."""
     k = len(tau)
-    inner = forward(B.F, jnp.concatenate([p, tau[None, :] * p + ends], axis=1))
-    pMp, pMc = (signs(B.F) @ (inner[:, :k] * other) for other in (inner[:, :k], inner[:, k:]))
+    inner = B.G @ jnp.concatenate([p, tau[None, :] * p + ends], axis=1)
+    pMp, pMc = (signs(B.G) @ (inner[:, :k] * other) for other in (inner[:, :k], inner[:, k:]))
     theta = B.theta
     return theta * tau * G - G - pMc, theta * G - pMp
 

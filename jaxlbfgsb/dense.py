@@ -8,30 +8,15 @@
 All segments of the projected path are looked at in one go. Cost: m (m + n)² + 2n³.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .box import Box, Scalar, Vector, breakpoints, can_move, path_end, project
 from .cauchy import minimizer
+from .elimination import eliminate, solve
 from .memory import Memory, blocks, live
 
 Matrix = Float[Array, "n n"]
-
-
-def eliminate(A: Float[Array, "n k"], count: int) -> Float[Array, "n k"]:
-    """A after Gauss-Jordan elimination of its first `count` columns; all NaN if one of the pivots is not positive.
-
-    A loop, because on matrices this small a call of LAPACK costs more, and under vmap one for each of them.
-    """
-
-    def pivot(i: Array, A: Array) -> Array:
-        row, column = jax.lax.dynamic_slice_in_dim(A, i, 1, 0), jax.lax.dynamic_slice_in_dim(A, i, 1, 1)
-        here = jax.lax.dynamic_slice_in_dim(row, i, 1, 1)
-        row = row / jnp.where(here > 0, here, jnp.nan)
-        return jnp.where(jax.lax.broadcasted_iota(int, A.shape, 0) == i, row, A - column * row)
-
-    return jax.lax.fori_loop(0, count, pivot, A)
 
 
 def hessian(memory: Memory) -> tuple[Matrix, Scalar]:
@@ -68,6 +53,6 @@ def cauchy_point(x: Vector, g: Vector, box: Box, B: Matrix, theta: Scalar) -> tu
 
 def subspace_step(gradient: Vector, free: Bool[Array, " n"], B: Matrix) -> Vector:
     """The step from a point with this model gradient to the model's minimum over the free variables. BLNZ (5.4)-(5.7)."""
-    n, r = len(B), jnp.where(free, -gradient, 0)
-    reduced = jnp.where(free[:, None] & free[None, :], B, jnp.eye(n, dtype=B.dtype))
-    return eliminate(jnp.concatenate([reduced, r[:, None]], axis=1), n)[:, -1]
+    r = jnp.where(free, -gradient, 0)
+    reduced = jnp.where(free[:, None] & free[None, :], B, jnp.eye(len(B), dtype=B.dtype))
+    return solve(reduced, r)

@@ -11,13 +11,13 @@ BLNZ §5.1; the projection of the step is Morales and Nocedal's, ACM TOMS 38 (20
 
 import jax
 import jax.numpy as jnp
-from jax.lax import linalg
 from jaxtyping import Array, Bool, Float
 
 from .box import Box, Vector, path_end, project, reach
 from .cauchy import CauchyPoint
+from .elimination import inverse_factor
 from .memory import Square, age, blocks, live
-from .model import Model, Triangle, combine, solve, times, triangle
+from .model import Factor, Model, apply, combine, inverse_root, times
 
 CHUNK = 8192  # variables a time in the products of K: a masked copy of all of S and Y would take 2m n
 
@@ -25,13 +25,13 @@ CHUNK = 8192  # variables a time in the products of K: a masked copy of all of S
 def subspace_step(x: Vector, g: Vector, cauchy: CauchyPoint, B: Model) -> Vector:
     """The step from the Cauchy point to the model's minimum over its free variables. BLNZ (5.11)."""
     theta, free = B.theta, cauchy.free
-    r = jnp.where(free, combine(B, solve(B.F, cauchy.c)) - g - theta * (cauchy.x - x), 0)
-    u = solve(reduced(B, free), times(B, r))
+    r = jnp.where(free, combine(B, apply(B.G, cauchy.c)) - g - theta * (cauchy.x - x), 0)
+    u = apply(reduced(B, free), times(B, r))
     return jnp.where(free, r / theta + combine(B, u) / theta**2, 0)
 
 
-def reduced(B: Model, free: Bool[Array, " n"]) -> Triangle:
-    """The factor of K: A = D + Y_F Y_Fᵀ/θ, C = L_A - D_F - R_F, H = θ S_A S_Aᵀ."""
+def reduced(B: Model, free: Bool[Array, " n"]) -> Factor:
+    """The G of K: A = D + Y_F Y_Fᵀ/θ, C = L_A - D_F - R_F, H = θ S_A S_Aᵀ."""
     memory = B.memory
     alive, ages = live(memory), age(memory)
     both = alive[:, None] & alive[None, :]
@@ -40,9 +40,7 @@ def reduced(B: Model, free: Bool[Array, " n"]) -> Triangle:
     A = jnp.diag(D) + jnp.where(both, YY, 0) / theta
     C = jnp.where(both, jnp.where(ages[:, None] < ages[None, :], SY_A, -SY_F), 0)
     H = jnp.where(both, theta * SS, jnp.eye(len(D), dtype=D.dtype))
-    root = linalg.cholesky(A, symmetrize_input=False)
-    CA = linalg.triangular_solve(root, C, left_side=False, lower=True, transpose_a=True)
-    return triangle(root, CA, H)
+    return inverse_root(inverse_factor(A), C, H)
 
 
 def masked_products(YS: Float[Array, "2 m n"], free: Bool[Array, " n"]) -> tuple[Square, Square, Square, Square]:

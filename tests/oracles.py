@@ -24,19 +24,25 @@ def newest_theta(pairs):
     return (y @ y) / (s @ y)
 
 
-def dense_hessian(pairs, theta, n):
-    """B from θI and the pairs (s, y), oldest first. In extended precision where the platform has it."""
+def dense_hessians(pairs, theta, n):
+    """θI and the B after each of the pairs (s, y), oldest first. In extended precision where the platform has it."""
     B = np.longdouble(theta) * np.eye(n, dtype=np.longdouble)
+    yield B.astype(float)
     for s, y in pairs:
         s, y = s.astype(np.longdouble), y.astype(np.longdouble)
         Bs = B @ s
         B = B - np.outer(Bs, Bs) / (s @ Bs) + np.outer(y, y) / (y @ s)
-    return B.astype(float)
+        yield B.astype(float)
 
 
-def compact_inverse_middle(pairs, theta):
-    """M⁻¹ = [[-D, Lᵀ], [L, θ SᵀS]] of the pairs, oldest first. BLNZ (3.4)."""
-    S, Y = (np.array(rows) for rows in zip(*pairs, strict=True))
+def dense_hessian(pairs, theta, n):
+    """B, the last of them."""
+    *_, B = dense_hessians(pairs, theta, n)
+    return B
+
+
+def compact_inverse_middle(S, Y, theta):
+    """M⁻¹ = [[-D, Lᵀ], [L, θ S Sᵀ]] of pairs in rows, oldest first. BLNZ (3.4)."""
     SY = S @ Y.T
     D, L = np.diag(np.diag(SY)), np.tril(SY, -1)
     return np.block([[-D, L.T], [L, theta * S @ S.T]])
@@ -202,7 +208,7 @@ class LineSearch:
 
     def _dcstep(self, fp, dp):
         x, fx, dx, y, fy, dy, p = self.x, self.fx, self.gx, self.y, self.fy, self.gy, self.step
-        turned = dp * math.copysign(1, dx) < 0
+        turned = dp * np.sign(dx) < 0
         if fp > fx:
             theta = 3 * (fx - fp) / (p - x) + dx + dp
             s = max(abs(theta), abs(dx), abs(dp))
