@@ -23,8 +23,8 @@ from .nist import DataSet, Model
 
 LOWER, UPPER = 0.1, 10.0  # the box, in units of NIST's nearer start: known to a factor of ten, either way
 MEMORY = 20
-EXACT = Options(ftol=0.0, gtol=0.0)  # go on until rounding leaves no better point
-USUAL = Options(ftol=1e7 * sys.float_info.epsilon, gtol=1e-5)  # the defaults, as numbers: compiled with EXACT
+TIGHT = Options(ftol=5e-16, gtol=0.0)  # about the last decrease that is not rounding's
+USUAL = Options(ftol=1e7 * sys.float_info.epsilon, gtol=1e-5)  # the defaults, as numbers: compiled with TIGHT
 LOOSE = Options(ftol=1e-9, gtol=1e-3)  # of ½ χ², and of its slope over one standard deviation
 DIGITS = 11  # NIST certifies no more
 FIGURE = "jaxlbfgsb.png"
@@ -40,7 +40,7 @@ def main(refits: int = 10_000, batch: int = 500) -> None:
     data = nist.load("Gauss1")
     b = show_refits(data, refits, batch)
     print(draw(data, b))
-    print(f"{perf_counter() - began:.0f} s in all, compilation included.\n")
+    print(f"\n{perf_counter() - began:.0f} s in all, compilation included.")
     print("Next: README.md fits data of your own; help(jaxlbfgsb.minimize) lists every option.")
 
 
@@ -76,7 +76,9 @@ def show_fits() -> None:
     except ImportError:
         fmin_l_bfgs_b = None
     solvers = 2 if fmin_l_bfgs_b else 1
-    print(f"1. {len(nist.NAMES)} of NIST's reference fits, each from both its starts: how many digits are right?\n")
+    print(
+        f"1. Fits: {len(nist.NAMES)} of NIST's reference sets, each from both its starts. How many digits are right?\n"
+    )
     print(f"{'':32}{'jaxlbfgsb':>16}{'':6}" + f"{'SciPy':>12}{'':10}" * (solvers - 1) + f"{'naive':>12}")
     counts = f"{'digits':>10}{'iter':>6}{'eval':>6}" * solvers
     print(f"{'set':10}{'level':8}{'n':>2}{'m':>5}{'start':>7}{counts}{'digits':>12}")
@@ -87,7 +89,7 @@ def show_fits() -> None:
         value_and_grad = jax.jit(jax.value_and_grad(fun))
         for number, b0 in enumerate(data.starts, 1):
             task = problem(data, b0, guess, data.y @ data.y)
-            found = [solve(fun, task, EXACT)]
+            found = [solve(fun, task, TIGHT)]
             if fmin_l_bfgs_b:
                 found.append(solve_by(fmin_l_bfgs_b, value_and_grad, task))
             cells = "".join(f"{digits(guess * u, data.certified):10.1f}{i:6}{e:6}" for u, i, e in found)
@@ -100,10 +102,10 @@ def show_fits() -> None:
 n parameters, m observations. Digits: those the worst parameter shares with the certified one, of {DIGITS}.
 The recipe, the same for all: each parameter in units of a guess, NIST's start 2, and between {LOWER:g}
 and {UPPER:g} of them, start 1 moved into that box; half the sum of squares over that of the data;
-memory_size={MEMORY} and Options(ftol=0, gtol=0), to go on until rounding leaves no better point.
-SciPy: fmin_l_bfgs_b on the same function, box and options. Naive: the same box, but parameters and
-squares as they come, and the default tolerances. Past the eighth digit a step changes the squares
-by less than their rounding: there chance decides, and over the evaluations of the last search.
+memory_size={MEMORY}, Options(ftol={TIGHT.ftol:g}, gtol={TIGHT.gtol:g}), to stop where rounding takes over.
+SciPy: fmin_l_bfgs_b on the same function, box and tolerances; it takes the same steps, until after
+dozens of them, on the harder sets, rounding parts the two. Naive: the same box, but parameters and
+squares as they come, and the default tolerances.
 """)
 
 
@@ -114,14 +116,14 @@ def solve(fun: Callable, task: Problem, options: Options) -> tuple[np.ndarray, i
 
 
 def solve_by(fmin_l_bfgs_b: Callable, value_and_grad: Callable, task: Problem) -> tuple[np.ndarray, int, int]:
-    """The same by SciPy's function, with EXACT in its terms."""
+    """The same by SciPy's function, with TIGHT in its terms."""
 
     def objective(u: np.ndarray) -> tuple[float, np.ndarray]:
         value, grad = value_and_grad(u, *task.args)
         return float(value), np.asarray(grad)
 
-    pairs = list(zip(*task.box, strict=True))
-    u, _, facts = fmin_l_bfgs_b(objective, task.u0, bounds=pairs, m=MEMORY, factr=0, pgtol=0)
+    pairs, factr = list(zip(*task.box, strict=True)), TIGHT.ftol / sys.float_info.epsilon
+    u, _, facts = fmin_l_bfgs_b(objective, task.u0, bounds=pairs, m=MEMORY, factr=factr, pgtol=TIGHT.gtol)
     return u, facts["nit"], facts["funcalls"]
 
 
@@ -135,7 +137,7 @@ def digits(b: np.ndarray, certified: np.ndarray) -> float:
 
 def show_refits(data: DataSet, refits: int, batch: int) -> np.ndarray:
     """The table of the spread of b over data made anew, the certified fit plus normal noise; b `(refits, n)`."""
-    print(f"2. {refits:,} refits of {data.name}, its noise made anew each time: how far do the parameters spread?\n")
+    print(f"2. Refits: {refits:,} of {data.name}, its noise made anew each time. Is their spread the certified one?\n")
     best = np.asarray(data.model(jnp.asarray(data.certified), jnp.asarray(data.x)))
     noise = np.random.default_rng(1).standard_normal((refits, len(best)))
     found, seconds, compiling = refit(data, best + data.residual_std * noise, batch)
@@ -144,12 +146,13 @@ def show_refits(data: DataSet, refits: int, batch: int) -> np.ndarray:
     print(f"{'parameter':10}{'certified':>16}{'its std':>14}{'std of refits':>16}{'ratio':>9}")
     for i, row in enumerate(zip(data.certified, data.std, spread, spread / data.std, strict=True), 1):
         print("b{:<9}{:16.8g}{:14.5g}{:16.5g}{:9.3f}".format(i, *row))
-    converged, median, most = np.mean(found.converged), np.median(found.evaluations), np.max(found.evaluations)
+    share, median, most = np.mean(found.converged), np.median(found.evaluations), np.max(found.evaluations)
+    rate, chance = refits / seconds, np.sqrt(0.5 / refits)
     print(f"""
-Converged: {converged:.2%}, in {median:.0f} evaluations ({most} at most); {refits / seconds:,.0f} fits a second, in batches
-of {batch} by jax.vmap, {seconds:.1f} s in all after {compiling:.1f} s of compilation. Each starts at the certified
-parameters, in units of their standard deviations, in the box above. The noise is normal, of the
-certified residual standard deviation. Chance alone moves a ratio by {np.sqrt(0.5 / refits):.3f}.
+Converged: {share:.2%}, in {median:.0f} evaluations ({most} at most). {rate:,.0f} fits a second, {batch} at a time by
+jax.vmap: {seconds:.1f} s after {compiling:.1f} s of compilation. Each begins at the certified parameters, in units of
+their standard deviations, in the box above. The noise is normal, of the certified residual standard
+deviation. Chance alone moves a ratio by {chance:.3f}.
 """)
     return b
 
@@ -181,7 +184,7 @@ def draw(data: DataSet, b: Float[np.ndarray, "k n"]) -> str:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return "No figure: matplotlib is not installed (pip install matplotlib)."
+        return "3. No figure: matplotlib is not installed (pip install matplotlib)."
     model = jax.jit(jax.vmap(data.model, (0, None)))
     best = np.asarray(model(data.certified[None], data.x))[0]
     low, high = np.percentile(np.asarray(model(b, data.x)) - best, [2.5, 97.5], axis=0)
@@ -200,10 +203,10 @@ def draw(data: DataSet, b: Float[np.ndarray, "k n"]) -> str:
     below.axhline(0, color=blue, linewidth=1.5)
     below.set(xlabel="x", ylabel="y - fit", ylim=(-9, 13))
 
-    deviation, t = (b - data.certified) / data.std, np.linspace(-4, 4, 201)
-    for i, column in enumerate(deviation.T):
+    for i, column in enumerate(((b - data.certified) / data.std).T):
         label = None if i else f"the {b.shape[1]} parameters, each a line"
-        beside.hist(column, np.linspace(-4, 4, 41), density=True, histtype="step", color=blue, alpha=0.6, label=label)
+        beside.hist(column, 40, range=(-4, 4), density=True, histtype="step", color=blue, alpha=0.6, label=label)
+    t = np.linspace(-4, 4, 201)
     beside.plot(t, np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi), color=orange, linewidth=2.5, label="normal, as certified")
     beside.set(title=f"{len(b):,} bounded refits", xlabel="(b - certified) / certified standard deviation")
     beside.set(ylabel="density", ylim=(0, 0.5))
@@ -211,7 +214,7 @@ def draw(data: DataSet, b: Float[np.ndarray, "k n"]) -> str:
         axes.legend(frameon=False, loc="upper right")
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(FIGURE, dpi=150)
-    return f"3. The figure of both: {FIGURE}"
+    return f"3. Figure: {FIGURE}"
 
 
 if __name__ == "__main__":

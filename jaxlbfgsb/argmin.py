@@ -5,25 +5,19 @@ The objective is traced once, to a jaxpr that serves validation, the loop and th
 program.
 """
 
-import sys
 from collections.abc import Callable
-from functools import partial
-from numbers import Number
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
-from .box import Box, Scalar, Vector, project
+from .arguments import check_args, check_bounds, check_gradient, check_options, check_x0, is_array, traced_status
+from .box import Box, Scalar, Vector
 from .solver import Options, State, init, step
 from .status import Status
-
-BOTH_SPELLINGS = (
-    "write (lower, upper), each a pytree or an array, or a list of (low, high) pairs, one for each entry of a 1-D x0"
-)
 
 
 class Result(NamedTuple):
@@ -73,7 +67,7 @@ class Result(NamedTuple):
             f"residual    {float(self.residual):.3g}",
             f"iterations  {int(self.iterations)}",
             f"evaluations {int(self.evaluations)}",
-            f"x           {np.array2string(np.asarray(self.x), prefix=' ' * 12) if _is_array(self.x) else self.x}",
+            f"x           {np.array2string(np.asarray(self.x), prefix=' ' * 12) if is_array(self.x) else self.x}",
         ]
         return "\n".join(lines)
 
@@ -134,19 +128,18 @@ def minimize(
         raise TypeError(f"memory_size must be an integer, got {type(memory_size).__name__}")
     if memory_size < 1:
         raise ValueError(f"memory_size must be at least 1, got {memory_size}")
-    x0 = _check_x0(x0)
-    lower, upper = _check_bounds(bounds, x0)
-    options = _check_options(options)
-    args = _check_args(args if isinstance(args, tuple) else (args,))
+    x0 = check_x0(x0)
+    lower, upper = check_bounds(bounds, x0)
+    options = check_options(options)
+    args = check_args(args if isinstance(args, tuple) else (args,))
     try:
         hash(fun)
     except TypeError:  # an instance with arrays in it, say
         fun = fun.__call__
-    return _minimize(fun, x0, args, lower, upper, options, has_aux, value_and_grad, int(memory_size))
+    return _compiled(fun, x0, args, lower, upper, options, has_aux, value_and_grad, int(memory_size))
 
 
-@partial(jax.jit, static_argnames=("fun", "has_aux", "value_and_grad", "memory_size"))
-def _minimize(
+def _solve(
     fun: Callable,
     x0: PyTree,
     args: tuple,
@@ -169,7 +162,7 @@ def _minimize(
         taken = (new.iterations > state.iterations) | (state.evaluations == 0)
         return new, jax.tree.map(lambda now, before: jnp.where(taken, now, before), here, aux)
 
-    start = init(x, box, memory_size)._replace(status=_traced_check(x, box, options))
+    start = init(x, box, memory_size)._replace(status=traced_status(x, box, options))
     state, aux = jax.lax.while_loop(lambda carry: carry[0].status == Status.RUNNING, advance, (start, aux))
     return Result(
         x=unravel(state.iterate.x),
@@ -181,6 +174,26 @@ def _minimize(
         evaluations=state.evaluations,
         aux=aux,
     )
+
+
+# XLA's newer fusion emitters on the CPU take twice the time to compile this and eight times the memory, and make nothing
+# faster (docs/performance.md). Such options are for the outermost jit alone: under a user's, the user's hold.
+LEAN = {"xla_cpu_use_fusion_emitters": False}
+_STATIC = ("fun", "has_aux", "value_and_grad", "memory_size")
+_nested = jax.jit(_solve, static_argnames=_STATIC)
+_outermost = jax.jit(_solve, static_argnames=_STATIC, compiler_options=LEAN)
+
+
+def _compiled(*arguments: Any) -> Result:
+    """_solve under jit."""
+    if isinstance(jnp.zeros(()), jax.core.Tracer):  # inside another jit
+        return _nested(*arguments)
+    try:
+        return _outermost(*arguments)
+    except jax.errors.JaxRuntimeError as error:
+        if not any(option in str(error) for option in LEAN):
+            raise
+        return _nested(*arguments)  # an XLA that no longer knows the option
 
 
 def ravel(tree: PyTree) -> tuple[Vector, Callable[[Vector], PyTree]]:
@@ -217,7 +230,7 @@ def _trace(
         hint = "" if has_aux or not isinstance(f, tuple) else "; for (value, aux) pass has_aux=True"
         raise TypeError(f"fun must return a real floating-point scalar, got {found}{hint}")
     if value_and_grad:
-        _check_gradient(grad, x0)
+        check_gradient(grad, x0)
 
     def value_and_aux(x: Vector) -> tuple[Scalar, PyTree]:
         value = jax.tree.unflatten(structure, evaluate(x))
@@ -237,153 +250,3 @@ def _pair(value: Any, expected: str, option: str) -> tuple[Any, Any]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"fun must return a pair {expected} with {option}=True, got {value}")
     return tuple(value)
-
-
-def _check_gradient(grad: PyTree, x0: PyTree) -> None:
-    if jax.tree.structure(grad) != jax.tree.structure(x0):
-        raise ValueError(f"fun must return a gradient like x, {jax.tree.structure(x0)}, got {jax.tree.structure(grad)}")
-    for (path, leaf), x in zip(jax.tree.leaves_with_path(grad), jax.tree.leaves(x0), strict=True):
-        if leaf.shape != x.shape or not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(
-                f"fun must return a gradient like x: expected {x.dtype}{list(x.shape)}"
-                f"{_at(path)}, got {leaf.dtype}{list(leaf.shape)}"
-            )
-
-
-def _check_x0(x0: PyTree) -> PyTree:
-    """x0 with arrays for leaves."""
-    for path, leaf in jax.tree.leaves_with_path(x0):
-        dtype = getattr(leaf, "dtype", None) or np.result_type(type(leaf)) if isinstance(leaf, Number) else leaf
-        dtype = leaf.dtype if hasattr(leaf, "dtype") else dtype
-        if not isinstance(dtype, np.dtype) or dtype not in (np.float32, np.float64):
-            found = dtype if isinstance(dtype, np.dtype) else type(leaf).__name__
-            raise TypeError(f"x0{_at(path)} must be a float32 or float64 array, got {found}")
-        if _known(leaf) and np.isnan(np.asarray(leaf)).any():
-            raise ValueError(f"x0{_at(path)} must be free of NaN")
-    x0 = jax.tree.map(jnp.asarray, x0)
-    if sum(leaf.size for leaf in jax.tree.leaves(x0)) == 0:
-        raise ValueError("x0 must hold at least one number, got an empty pytree")
-    return x0
-
-
-def _check_bounds(bounds: Any, x0: PyTree) -> tuple[PyTree, PyTree]:
-    """(lower, upper), each like x0; (None, None) if nothing is bounded."""
-    if bounds is None:
-        return None, None
-    optimize = sys.modules.get("scipy.optimize")  # if it is not loaded, bounds is none of its objects
-    if optimize is not None and isinstance(bounds, optimize.Bounds):
-        bounds = bounds.lb, bounds.ub
-    elif isinstance(bounds, list) or _is_array(bounds):
-        bounds = _pairs(bounds, x0)
-    elif not isinstance(bounds, tuple) or len(bounds) != 2:
-        found = f"a tuple of {len(bounds)}" if isinstance(bounds, tuple) else type(bounds).__name__
-        raise ValueError(f"bounds: {BOTH_SPELLINGS}; got {found}")
-    lower = _like(bounds[0], -np.inf, x0, "lower")
-    upper = _like(bounds[1], np.inf, x0, "upper")
-    unbounded = True
-    for (path, low), high in zip(jax.tree.leaves_with_path(lower), jax.tree.leaves(upper), strict=True):
-        if not (_known(low) and _known(high)):
-            unbounded = False
-            continue
-        low, high = np.asarray(low), np.asarray(high)
-        if np.isnan(low).any() or np.isnan(high).any():
-            raise ValueError(f"bounds{_at(path)} must be free of NaN; write None or ±inf where there is none")
-        if (low > high).any() or (low == np.inf).any() or (high == -np.inf).any():
-            where = np.argwhere((low > high) | (low == np.inf) | (high == -np.inf))[0]
-            raise ValueError(
-                f"bounds{_at(path)}: lower must not be above upper, got "
-                f"{low[tuple(where)]} and {high[tuple(where)]} at {tuple(map(int, where))}"
-            )
-        unbounded = unbounded and bool((low == -np.inf).all() and (high == np.inf).all())
-    return (None, None) if unbounded else (lower, upper)
-
-
-def _pairs(bounds: Any, x0: PyTree) -> tuple[Any, Any]:
-    """SciPy's list of (low, high) pairs, or an (n, 2) array, as (lower, upper)."""
-    if not _is_array(x0) or x0.ndim != 1:
-        raise ValueError(f"bounds as a list of pairs or an (n, 2) array need x0 to be one 1-D array; {BOTH_SPELLINGS}")
-    if _is_array(bounds):
-        shape = bounds.shape
-    else:
-        for i, pair in enumerate(bounds):
-            if not isinstance(pair, (tuple, list)) and np.shape(pair) != (2,) or len(pair) != 2:
-                raise ValueError(f"bounds[{i}] must be a pair (low, high), got {pair!r}")
-        shape = (len(bounds), 2)
-    if shape != (len(x0), 2):
-        raise ValueError(f"bounds must have one (low, high) for each of the {len(x0)} entries of x0, got {list(shape)}")
-    if _is_array(bounds):
-        return bounds[:, 0], bounds[:, 1]
-    lower = [-np.inf if low is None else low for low, _ in bounds]
-    upper = [np.inf if high is None else high for _, high in bounds]
-    return jnp.asarray(lower, x0.dtype), jnp.asarray(upper, x0.dtype)
-
-
-def _like(bound: PyTree, absent: float, x0: PyTree, name: str) -> PyTree:
-    """One side of the bounds with the tree, shapes and dtypes of x0."""
-    try:
-        bound = jax.tree.broadcast(bound, x0, is_leaf=lambda leaf: leaf is None)
-    except ValueError as error:
-        raise ValueError(f"bounds: {name} must be a prefix of x0's tree {jax.tree.structure(x0)}: {error}") from None
-    leaves, structure = jax.tree.flatten(bound, is_leaf=lambda leaf: leaf is None)
-
-    def fit(path: Any, x: Array, leaf: Any) -> Array:
-        leaf = jnp.asarray(absent if leaf is None else leaf)
-        if jnp.issubdtype(leaf.dtype, jnp.complexfloating) or leaf.dtype == bool:
-            raise TypeError(f"bounds: {name}{_at(path)} must be real numbers, got {leaf.dtype}")
-        try:
-            return jnp.broadcast_to(leaf.astype(x.dtype), x.shape)
-        except ValueError:
-            raise ValueError(
-                f"bounds: {name}{_at(path)} must broadcast to the shape {list(x.shape)} of x0, got {list(leaf.shape)}"
-            ) from None
-
-    paths = [path for path, _ in jax.tree.leaves_with_path(x0)]
-    fitted = [fit(*triple) for triple in zip(paths, jax.tree.leaves(x0), leaves, strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(x0), fitted)
-
-
-def _check_options(options: Options) -> Options:
-    if not isinstance(options, Options):
-        raise TypeError(f"options must be an Options, got {type(options).__name__}; write Options(gtol=1e-8), say")
-    for name in ("ftol", "gtol"):
-        value = getattr(options, name)
-        if value is not None and _known(value) and not np.all(np.asarray(value) >= 0):
-            raise ValueError(f"options.{name} must not be negative or NaN, got {value}")
-    for name, least in (("max_iterations", 0), ("max_evaluations", 0), ("max_linesearch", 1)):
-        value = getattr(options, name)
-        if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
-            raise TypeError(f"options.{name} must be an integer, got {value!r}")
-        if _known(value) and not np.all(np.asarray(value) >= least):
-            raise ValueError(f"options.{name} must be at least {least}, got {value}")
-    return options
-
-
-def _check_args(args: tuple) -> tuple:
-    for path, leaf in jax.tree.leaves_with_path(args):
-        if not _is_array(leaf) and not isinstance(leaf, Number):
-            raise TypeError(f"args{_at(path)} must be an array or a number, got {type(leaf).__name__}")
-    return args
-
-
-def _traced_check(x: Vector, box: Box | None, options: Options) -> Int[Array, ""]:
-    """BAD_X0, BAD_BOUNDS or BAD_OPTIONS for what could not be seen when tracing, else RUNNING."""
-    status = jnp.asarray(Status.RUNNING)
-    bad = ~((options.ftol >= 0) & (options.gtol >= 0) & (options.max_linesearch >= 1))
-    status = jnp.where(bad, jnp.asarray(Status.BAD_OPTIONS), status)
-    status = jnp.where(jnp.all(jnp.isfinite(x if box is None else project(x, box))), status, jnp.asarray(Status.BAD_X0))
-    if box is not None:
-        sound = (box.lower <= box.upper) & (box.lower < jnp.inf) & (box.upper > -jnp.inf)
-        status = jnp.where(jnp.all(sound), status, jnp.asarray(Status.BAD_BOUNDS))
-    return status
-
-
-def _known(value: Any) -> bool:
-    return not isinstance(value, jax.core.Tracer)
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, (jax.Array, np.ndarray, np.generic))
-
-
-def _at(path: Any) -> str:
-    return jax.tree_util.keystr(path)

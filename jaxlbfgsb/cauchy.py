@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from .box import Box, Scalar, Vector, breakpoints, can_move, path_end, project
 from .model import Model, Pairs, signs, times
@@ -79,13 +79,13 @@ def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
     """The segment that holds the minimizer, looked for in the order of the breakpoints t."""
     n = len(t)
     k = min(CHUNK, n)
-    order = jnp.argsort(t)  # stable: ties are passed in index order
+    ordered, order = jax.lax.sort((t, jax.lax.iota(jnp.int32, n)), num_keys=1)  # stable: ties in index order
 
     def chunk(at: _Segment) -> _Segment:
         position = jnp.minimum(at.passed, n - k)  # the last chunk begins early: what is passed already stays inert
         index = jax.lax.dynamic_slice_in_dim(order, position, k)
         fresh = position + jnp.arange(k) >= at.passed
-        tau = jnp.where(fresh, t[index], at.tau)
+        tau = jnp.where(fresh, jax.lax.dynamic_slice_in_dim(ordered, position, k), at.tau)
         finite = jnp.where(jnp.isinf(tau), 0, tau)
         move = jnp.where(fresh, d[index], 0)
         w = B.scale[:, None] * B.memory.YS[:, :, index].reshape(-1, k)

@@ -51,7 +51,15 @@ class DataSet(NamedTuple):
 
 
 def load(name: str) -> DataSet:
-    """The data set of that name, one of `NAMES`."""
+    """The data set of that name, one of `NAMES`.
+
+    Raises:
+      ValueError: for any other name.
+
+    Example:
+      >>> print(load("Misra1a").starts[1], load("Misra1a").certified)
+      [2.5e+02 5.0e-04] [2.38942129e+02 5.50156432e-04]
+    """
     if name not in MODELS:
         raise ValueError(f"name must be one of {', '.join(NAMES)}, got {name!r}")
     facts = json.loads(files("jaxlbfgsb").joinpath("nist.json").read_text(encoding="utf-8"))[name]

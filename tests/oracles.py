@@ -238,10 +238,8 @@ class LineSearch:
             if p > x:
                 gamma = -gamma
             r = ((gamma - dp) + theta) / ((gamma + (dx - dp)) + gamma)
-            if r < 0 and gamma != 0:
-                cubic = p + r * (x - p)
-            else:
-                cubic = self.hi if p > x else self.lo
+            end = self.hi if p > x else self.lo
+            cubic = p + r * (x - p) if r < 0 and gamma != 0 else end
             secant = p + (dp / (dp - dx)) * (x - p)
             if self.bracketed:
                 new = cubic if abs(cubic - p) < abs(secant - p) else secant

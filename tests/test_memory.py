@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 from jaxlbfgsb import memory as mem
 
 write, count, blocks = jax.jit(mem.write), jax.jit(mem.count), jax.jit(mem.blocks)
+age, live = jax.jit(mem.age), jax.jit(mem.live)
 
 EPS = np.finfo(float).eps
 SHAPES = [(1, 1), (4, 12), (60, 5)]
@@ -23,7 +24,7 @@ def drawn(n, m, state, dtype=np.float64):
     """A memory, its pairs as rows S and Y, oldest first, and the rows of the memory in that order."""
     q = draw.quadratic(0, n, m, state, dtype=dtype)
     S, Y = (np.array([pair[i] for pair in q.pairs], dtype).reshape(-1, n) for i in (0, 1))
-    return q.memory, S, Y, np.argsort(mem.age(q.memory))[: len(S)][::-1]
+    return jax.tree.map(np.asarray, q.memory), S, Y, np.argsort(age(q.memory))[: len(S)][::-1]
 
 
 def within_rounding(found, A, B):
@@ -41,13 +42,13 @@ def test_rows_hold_the_last_pairs_bit_for_bit(n, m, state):
 @every_case
 def test_live_counts_the_pairs(n, m, state):
     memory, S, _, _ = drawn(n, m, state)
-    assert int(mem.live(memory).sum()) == int(memory.held) == len(S)
+    assert int(live(memory).sum()) == int(memory.held) == len(S)
 
 
 @every_state
 def test_ages_number_the_rows(state):
     memory, _, _, _ = drawn(4, 12, state)
-    assert sorted(mem.age(memory).tolist()) == list(range(12))
+    assert sorted(age(memory).tolist()) == list(range(12))
 
 
 @every_case
@@ -105,7 +106,7 @@ def test_forgetting_nothing_changes_nothing(state):
 
 @every_state
 def test_forgetting_leaves_no_pair(state):
-    assert not mem.live(draw.forget(drawn(4, 12, state)[0], jnp.array(True))).any()
+    assert not live(draw.forget(drawn(4, 12, state)[0], jnp.array(True))).any()
 
 
 @every_state
@@ -126,7 +127,7 @@ def test_curvature_is_taken_as_the_line_search_has_it(state):
     memory, _, _, _ = drawn(4, 12, state)
     ys, keep, sy = jnp.ones((2, 4)), jnp.array(True), jnp.array(4.25)  # not quite sᵀy = 4
     memory = count(write(memory, ys, keep), ys, sy, keep)
-    newest = int(jnp.argmin(mem.age(memory)))
+    newest = int(jnp.argmin(age(memory)))
     assert memory.gram[0, newest, newest] == 4.25
 
 

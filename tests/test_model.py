@@ -9,21 +9,22 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxlbfgsb import memory as mem
-from jaxlbfgsb.model import combine, forward, model, signs, solve, times
+from jaxlbfgsb.model import apply, combine, model, signs, times
 
 every_quadratic = pytest.mark.parametrize("drawn", draw.SMALL + draw.LARGE, ids=str)
 holding_pairs = pytest.mark.parametrize(
     "drawn", [drawn for drawn in draw.SMALL + draw.LARGE if drawn[3] not in draw.WITHOUT_PAIRS], ids=str
 )
 every_state = pytest.mark.parametrize("state", draw.STATES)
-model = jax.jit(model)
+model, apply, age = jax.jit(model), jax.jit(apply), jax.jit(mem.age)
+times, combine = jax.jit(times), jax.jit(combine)
 
 
 @jax.jit
 def product(memory, v):
     """B v."""
     B = model(memory)
-    return B.theta * v - combine(B, solve(B.F, times(B, v)))
+    return B.theta * v - combine(B, apply(B.G, times(B, v)))
 
 
 def direction(n, dtype=np.float64):
@@ -69,24 +70,31 @@ def test_leftovers_in_rows_without_a_pair_do_not_matter(state):
     assert_array_equal(product(littered, jnp.ones(4)), product(memory, jnp.ones(4)))
 
 
+def middle(q, m):
+    """M⁻¹, and where its rows and columns are among the 2m of the memory."""
+    S, Y = (np.array(rows) for rows in zip(*q.pairs, strict=True))
+    rows = np.argsort(age(q.memory))[: len(S)][::-1]
+    return oracles.compact_inverse_middle(S, Y, q.theta), np.concatenate([rows, m + rows])
+
+
 @holding_pairs
-def test_factor_solves_with_the_middle_matrix(drawn):
-    q = draw.quadratic(*drawn)
-    m, (S, Y) = drawn[2], (np.array(rows) for rows in zip(*q.pairs, strict=True))
-    rows = np.argsort(mem.age(q.memory))[: len(S)][::-1]
-    both = np.concatenate([rows, m + rows])
-    K, v = oracles.compact_inverse_middle(S, Y, q.theta), np.zeros(2 * m)
-    v[both] = direction(len(both))
-    expected = np.linalg.solve(K, v[both])
+def test_factor_applies_the_middle_matrix(drawn):
+    q, m = draw.quadratic(*drawn), drawn[2]
+    K, rows = middle(q, m)
+    v = np.zeros(2 * m)
+    v[rows] = direction(len(rows))
+    expected = np.linalg.solve(K, v[rows])
     allowed = 100 * np.finfo(float).eps * np.linalg.cond(K) * np.linalg.norm(expected)
-    assert_allclose(solve(model(q.memory).F, v)[both], expected, rtol=0, atol=allowed)
+    assert_allclose(np.asarray(apply(model(q.memory).G, v))[rows], expected, rtol=0, atol=allowed)
 
 
-def test_forward_undoes_the_factor():
-    F = model(draw.quadratic(0, 4, 12).memory).F
-    v = np.random.default_rng(0).normal(size=(24, 3))
-    allowed = 100 * np.finfo(float).eps * np.linalg.cond(F) * np.linalg.norm(v)
-    assert_allclose(forward(F, F @ v), v, rtol=0, atol=allowed)
+@holding_pairs
+def test_factor_diagonalizes_the_middle_matrix(drawn):
+    q, m = draw.quadratic(*drawn), drawn[2]
+    K, rows = middle(q, m)
+    G = np.asarray(model(q.memory).G)[np.ix_(rows, rows)]
+    rounding = 100 * np.finfo(float).eps * np.linalg.norm(G, 2) ** 2 * np.linalg.norm(K, 2)
+    assert_allclose(G @ K @ G.T, np.diag(np.repeat([-1, 1], len(K) // 2)), rtol=0, atol=rounding)
 
 
 def test_signs_are_minus_one_for_y_and_one_for_s():

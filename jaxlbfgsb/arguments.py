@@ -1,0 +1,171 @@
+"""What callers give, checked before any work is done: each error names the argument, the leaf and what was expected.
+
+Values that are traced cannot be looked at; `traced_status` judges them inside the program instead.
+"""
+
+import sys
+from numbers import Number
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PyTree
+
+from .box import Box, Vector, project
+from .solver import Options
+from .status import Status
+
+BOTH_SPELLINGS = (
+    "write (lower, upper), each a pytree or an array, or a list of (low, high) pairs, one for each entry of a 1-D x0"
+)
+
+
+def check_gradient(grad: PyTree, x0: PyTree) -> None:
+    if jax.tree.structure(grad) != jax.tree.structure(x0):
+        raise ValueError(f"fun must return a gradient like x, {jax.tree.structure(x0)}, got {jax.tree.structure(grad)}")
+    for (path, leaf), x in zip(jax.tree.leaves_with_path(grad), jax.tree.leaves(x0), strict=True):
+        if leaf.shape != x.shape or not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(
+                f"fun must return a gradient like x: expected {x.dtype}{list(x.shape)}"
+                f"{_at(path)}, got {leaf.dtype}{list(leaf.shape)}"
+            )
+
+
+def check_x0(x0: PyTree) -> PyTree:
+    """x0 with arrays for leaves."""
+    for path, leaf in jax.tree.leaves_with_path(x0):
+        dtype = getattr(leaf, "dtype", None) or np.result_type(type(leaf)) if isinstance(leaf, Number) else leaf
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else dtype
+        if not isinstance(dtype, np.dtype) or dtype not in (np.float32, np.float64):
+            found = dtype if isinstance(dtype, np.dtype) else type(leaf).__name__
+            raise TypeError(f"x0{_at(path)} must be a float32 or float64 array, got {found}")
+        if _known(leaf) and np.isnan(np.asarray(leaf)).any():
+            raise ValueError(f"x0{_at(path)} must be free of NaN")
+    x0 = jax.tree.map(jnp.asarray, x0)
+    if sum(leaf.size for leaf in jax.tree.leaves(x0)) == 0:
+        raise ValueError("x0 must hold at least one number, got an empty pytree")
+    return x0
+
+
+def check_bounds(bounds: Any, x0: PyTree) -> tuple[PyTree, PyTree]:
+    """(lower, upper), each like x0; (None, None) if nothing is bounded."""
+    if bounds is None:
+        return None, None
+    optimize = sys.modules.get("scipy.optimize")  # if it is not loaded, bounds is none of its objects
+    if optimize is not None and isinstance(bounds, optimize.Bounds):
+        bounds = bounds.lb, bounds.ub
+    elif isinstance(bounds, list) or is_array(bounds):
+        bounds = _pairs(bounds, x0)
+    elif not isinstance(bounds, tuple) or len(bounds) != 2:
+        found = f"a tuple of {len(bounds)}" if isinstance(bounds, tuple) else type(bounds).__name__
+        raise ValueError(f"bounds: {BOTH_SPELLINGS}; got {found}")
+    lower = _like(bounds[0], -np.inf, x0, "lower")
+    upper = _like(bounds[1], np.inf, x0, "upper")
+    unbounded = True
+    for (path, low), high in zip(jax.tree.leaves_with_path(lower), jax.tree.leaves(upper), strict=True):
+        if not (_known(low) and _known(high)):
+            unbounded = False
+            continue
+        low, high = np.asarray(low), np.asarray(high)
+        if np.isnan(low).any() or np.isnan(high).any():
+            raise ValueError(f"bounds{_at(path)} must be free of NaN; write None or ±inf where there is none")
+        if (low > high).any() or (low == np.inf).any() or (high == -np.inf).any():
+            where = np.argwhere((low > high) | (low == np.inf) | (high == -np.inf))[0]
+            raise ValueError(
+                f"bounds{_at(path)}: lower must not be above upper, got "
+                f"{low[tuple(where)]} and {high[tuple(where)]} at {tuple(map(int, where))}"
+            )
+        unbounded = unbounded and bool((low == -np.inf).all() and (high == np.inf).all())
+    return (None, None) if unbounded else (lower, upper)
+
+
+def _pairs(bounds: Any, x0: PyTree) -> tuple[Any, Any]:
+    """SciPy's list of (low, high) pairs, or an (n, 2) array, as (lower, upper)."""
+    if not is_array(x0) or x0.ndim != 1:
+        raise ValueError(f"bounds as a list of pairs or an (n, 2) array need x0 to be one 1-D array; {BOTH_SPELLINGS}")
+    if is_array(bounds):
+        shape = bounds.shape
+    else:
+        for i, pair in enumerate(bounds):
+            if (not isinstance(pair, (tuple, list)) and np.shape(pair) != (2,)) or len(pair) != 2:
+                raise ValueError(f"bounds[{i}] must be a pair (low, high), got {pair!r}")
+        shape = (len(bounds), 2)
+    if shape != (len(x0), 2):
+        raise ValueError(f"bounds must have one (low, high) for each of the {len(x0)} entries of x0, got {list(shape)}")
+    if is_array(bounds):
+        return bounds[:, 0], bounds[:, 1]
+    lower = [-np.inf if low is None else low for low, _ in bounds]
+    upper = [np.inf if high is None else high for _, high in bounds]
+    return jnp.asarray(lower, x0.dtype), jnp.asarray(upper, x0.dtype)
+
+
+def _like(bound: PyTree, absent: float, x0: PyTree, name: str) -> PyTree:
+    """One side of the bounds with the tree, shapes and dtypes of x0."""
+    try:
+        bound = jax.tree.broadcast(bound, x0, is_leaf=lambda leaf: leaf is None)
+    except ValueError as error:
+        raise ValueError(f"bounds: {name} must be a prefix of x0's tree {jax.tree.structure(x0)}: {error}") from None
+    leaves, structure = jax.tree.flatten(bound, is_leaf=lambda leaf: leaf is None)
+
+    def fit(path: Any, x: Array, leaf: Any) -> Array:
+        leaf = jnp.asarray(absent if leaf is None else leaf)
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating) or leaf.dtype == bool:
+            raise TypeError(f"bounds: {name}{_at(path)} must be real numbers, got {leaf.dtype}")
+        try:
+            return jnp.broadcast_to(leaf.astype(x.dtype), x.shape)
+        except ValueError:
+            raise ValueError(
+                f"bounds: {name}{_at(path)} must broadcast to the shape {list(x.shape)} of x0, got {list(leaf.shape)}"
+            ) from None
+
+    paths = [path for path, _ in jax.tree.leaves_with_path(x0)]
+    fitted = [fit(*triple) for triple in zip(paths, jax.tree.leaves(x0), leaves, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(x0), fitted)
+
+
+def check_options(options: Options) -> Options:
+    if not isinstance(options, Options):
+        raise TypeError(f"options must be an Options, got {type(options).__name__}; write Options(gtol=1e-8), say")
+    for name in ("ftol", "gtol"):
+        value = getattr(options, name)
+        if value is not None and _known(value) and not np.all(np.asarray(value) >= 0):
+            raise ValueError(f"options.{name} must not be negative or NaN, got {value}")
+    for name, least in (("max_iterations", 0), ("max_evaluations", 0), ("max_linesearch", 1)):
+        value = getattr(options, name)
+        if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
+            raise TypeError(f"options.{name} must be an integer, got {value!r}")
+        if _known(value) and not np.all(np.asarray(value) >= least):
+            raise ValueError(f"options.{name} must be at least {least}, got {value}")
+    return options
+
+
+def check_args(args: tuple) -> tuple:
+    for path, leaf in jax.tree.leaves_with_path(args):
+        if not is_array(leaf) and not isinstance(leaf, Number):
+            raise TypeError(f"args{_at(path)} must be an array or a number, got {type(leaf).__name__}")
+    return args
+
+
+def traced_status(x: Vector, box: Box | None, options: Options) -> Int[Array, ""]:
+    """BAD_X0, BAD_BOUNDS or BAD_OPTIONS for what could not be seen when tracing, else RUNNING."""
+    status = jnp.asarray(Status.RUNNING)
+    bad = ~((options.ftol >= 0) & (options.gtol >= 0) & (options.max_linesearch >= 1))
+    status = jnp.where(bad, jnp.asarray(Status.BAD_OPTIONS), status)
+    status = jnp.where(jnp.all(jnp.isfinite(x if box is None else project(x, box))), status, jnp.asarray(Status.BAD_X0))
+    if box is not None:
+        sound = (box.lower <= box.upper) & (box.lower < jnp.inf) & (box.upper > -jnp.inf)
+        status = jnp.where(jnp.all(sound), status, jnp.asarray(Status.BAD_BOUNDS))
+    return status
+
+
+def _known(value: Any) -> bool:
+    return not isinstance(value, jax.core.Tracer)
+
+
+def is_array(value: Any) -> bool:
+    return isinstance(value, (jax.Array, np.ndarray, np.generic))
+
+
+def _at(path: Any) -> str:
+    return jax.tree_util.keystr(path)
