@@ -23,7 +23,8 @@ from .nist import DataSet, Model
 
 LOWER, UPPER = 0.1, 10.0  # the box, in units of NIST's nearer start: known to a factor of ten, either way
 MEMORY = 20
-TIGHT = Options(ftol=5e-16, gtol=0.0)  # about the last decrease that is not rounding's
+FTOL = 5e-16  # about the last decrease that is not rounding's
+TIGHT = Options(ftol=FTOL, gtol=0.0)
 USUAL = Options(ftol=1e7 * sys.float_info.epsilon, gtol=1e-5)  # the defaults, as numbers: compiled with TIGHT
 LOOSE = Options(ftol=1e-9, gtol=1e-3)  # of ½ χ², and of its slope over one standard deviation
 DIGITS = 11  # NIST certifies no more
@@ -76,9 +77,7 @@ def show_fits() -> None:
     except ImportError:
         fmin_l_bfgs_b = None
     solvers = 2 if fmin_l_bfgs_b else 1
-    print(
-        f"1. Fits: {len(nist.NAMES)} of NIST's reference sets, each from both its starts. How many digits are right?\n"
-    )
+    print(f"1. Fits: {len(nist.NAMES)} of NIST's reference sets, from both starts of each. How many digits are right?\n")
     print(f"{'':32}{'jaxlbfgsb':>16}{'':6}" + f"{'SciPy':>12}{'':10}" * (solvers - 1) + f"{'naive':>12}")
     counts = f"{'digits':>10}{'iter':>6}{'eval':>6}" * solvers
     print(f"{'set':10}{'level':8}{'n':>2}{'m':>5}{'start':>7}{counts}{'digits':>12}")
@@ -94,15 +93,13 @@ def show_fits() -> None:
                 found.append(solve_by(fmin_l_bfgs_b, value_and_grad, task))
             cells = "".join(f"{digits(guess * u, data.certified):10.1f}{i:6}{e:6}" for u, i, e in found)
             naive = digits(solve(fun, problem(data, b0, plain, 1), USUAL)[0], data.certified)
-            print(
-                f"{name:10}{data.level:8}{len(data.certified):2}{len(data.y):5}{number:7}{cells}{naive:12.1f}",
-                flush=True,
-            )
+            shape = f"{len(data.certified):2}{len(data.y):5}"
+            print(f"{name:10}{data.level:8}{shape}{number:7}{cells}{naive:12.1f}", flush=True)
     print(f"""
 n parameters, m observations. Digits: those the worst parameter shares with the certified one, of {DIGITS}.
 The recipe, the same for all: each parameter in units of a guess, NIST's start 2, and between {LOWER:g}
 and {UPPER:g} of them, start 1 moved into that box; half the sum of squares over that of the data;
-memory_size={MEMORY}, Options(ftol={TIGHT.ftol:g}, gtol={TIGHT.gtol:g}), to stop where rounding takes over.
+memory_size={MEMORY}, Options(ftol={FTOL:g}, gtol=0), to stop where rounding takes over.
 SciPy: fmin_l_bfgs_b on the same function, box and tolerances; it takes the same steps, until after
 dozens of them, on the harder sets, rounding parts the two. Naive: the same box, but parameters and
 squares as they come, and the default tolerances.
@@ -122,8 +119,8 @@ def solve_by(fmin_l_bfgs_b: Callable, value_and_grad: Callable, task: Problem) -
         value, grad = value_and_grad(u, *task.args)
         return float(value), np.asarray(grad)
 
-    pairs, factr = list(zip(*task.box, strict=True)), TIGHT.ftol / sys.float_info.epsilon
-    u, _, facts = fmin_l_bfgs_b(objective, task.u0, bounds=pairs, m=MEMORY, factr=factr, pgtol=TIGHT.gtol)
+    pairs, factr = list(zip(*task.box, strict=True)), FTOL / sys.float_info.epsilon
+    u, _, facts = fmin_l_bfgs_b(objective, task.u0, bounds=pairs, m=MEMORY, factr=factr, pgtol=0)
     return u, facts["nit"], facts["funcalls"]
 
 

@@ -79,7 +79,8 @@ def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
     """The segment that holds the minimizer, looked for in the order of the breakpoints t."""
     n = len(t)
     k = min(CHUNK, n)
-    ordered, order = jax.lax.sort((t, jax.lax.iota(jnp.int32, n)), num_keys=1)  # stable: ties in index order
+    # Two keys in place of a stable sort: ties in index order, and no second copy of the keys.
+    ordered, order = jax.lax.sort((t, jax.lax.iota(jnp.int32, n)), num_keys=2, is_stable=False)
 
     def chunk(at: _Segment) -> _Segment:
         position = jnp.minimum(at.passed, n - k)  # the last chunk begins early: what is passed already stays inert

@@ -82,7 +82,7 @@ def write(memory: Memory, ys: Pair, keep: Bool[Array, ""]) -> Memory:
 def count(memory: Memory, ys: Pair, sy: Scalar, keep: Bool[Array, ""]) -> Memory:
     """The memory with the pair just written counted in, if `keep`; sy = sᵀy as the line search has it."""
     m = memory.YS.shape[1]
-    products = jnp.einsum("kmn,ln->kml", memory.YS, ys)
+    products = jnp.stack([memory.YS @ ys[0], memory.YS @ ys[1]], axis=2)
     rows, columns = products[:, :, 1], products[1].T  # of s with all pairs, of all s with the new pair
     here = age(memory) == 0
     row, column = keep & here[None, :, None], keep & here[None, None, :]

@@ -136,6 +136,15 @@ def test_path_through_a_tiny_box_ends_in_its_corner(state):
 
 
 @every_state
+def test_point_from_a_corner_is_the_first_minimizer_on_the_path(state):
+    q = draw.quadratic(0, 60, 5, state)
+    q = q._replace(box=Box(q.x, q.x + np.linspace(0, 0.1, 60)))
+    expected, _, _ = oracle(q)
+    found = cauchy_point(q.x, q.g, q.box, q.memory)
+    assert_allclose(found.x, expected, rtol=0, atol=distance(q, expected))
+
+
+@every_state
 def test_without_bounds_the_point_is_the_minimizer_along_the_gradient(state):
     q = draw.quadratic(1, 60, 5, state)
     free = np.full(60, np.inf)
