@@ -77,7 +77,7 @@ def show_fits() -> None:
     except ImportError:
         fmin_l_bfgs_b = None
     solvers = 2 if fmin_l_bfgs_b else 1
-    print(f"1. Fits: {len(nist.NAMES)} of NIST's reference sets, from both starts of each. How many digits are right?\n")
+    print(f"1. Fits: {len(nist.NAMES)} NIST reference sets, from both starts of each. How many digits are right?\n")
     print(f"{'':32}{'jaxlbfgsb':>16}{'':6}" + f"{'SciPy':>12}{'':10}" * (solvers - 1) + f"{'naive':>12}")
     counts = f"{'digits':>10}{'iter':>6}{'eval':>6}" * solvers
     print(f"{'set':10}{'level':8}{'n':>2}{'m':>5}{'start':>7}{counts}{'digits':>12}")
@@ -96,7 +96,7 @@ def show_fits() -> None:
             shape = f"{len(data.certified):2}{len(data.y):5}"
             print(f"{name:10}{data.level:8}{shape}{number:7}{cells}{naive:12.1f}", flush=True)
     print(f"""
-n parameters, m observations. Digits: those the worst parameter shares with the certified one, of {DIGITS}.
+n parameters, m observations. Digits: those of the worst parameter that are certified, {DIGITS} at most.
 The recipe, the same for all: each parameter in units of a guess, NIST's start 2, and between {LOWER:g}
 and {UPPER:g} of them, start 1 moved into that box; half the sum of squares over that of the data;
 memory_size={MEMORY}, Options(ftol={FTOL:g}, gtol=0), to stop where rounding takes over.

@@ -237,6 +237,13 @@ def test_scripted_searches_end_in_every_way():
     assert "WARNING: ROUNDING ERRORS PREVENT PROGRESS" in ends
 
 
+def test_a_cubic_without_a_minimizer_sends_the_step_to_the_end_of_the_interval():
+    # From 0.75 to 3.75 the cubic has slopes -8 and -2 and falls by 14: its discriminant is 0, exactly.
+    values = [(0.0, -1.0), (-1.0, -8.0), (-15.0, -2.0), (-16.0, 0.0)]
+    steps, _ = steps_and_end(lambda trial, step: values[trial], 0.75, STEP_MAX)
+    assert steps == [0.75, 3.75, 15.75]
+
+
 # What has to hold of any search.
 
 

@@ -1,0 +1,104 @@
+"""One bounded problem at a time: first call and warm calls, beside SciPy and jaxopt.
+
+Run `python benchmarks/single.py`. All candidates take turns in one process; times are medians and only their ratios
+mean anything on a shared machine. The problem is chained Rosenbrock in a box that is active at the solution.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+
+import jax.numpy as jnp  # noqa: E402
+import jaxopt  # noqa: E402
+import numpy as np  # noqa: E402
+from scipy.optimize import fmin_l_bfgs_b  # noqa: E402
+
+from jaxlbfgsb import minimize  # noqa: E402
+
+SIZES, FIRST_CALLS, WARM_CALLS = (4, 10, 20, 50, 100), 5, 30
+
+
+def chained(x):
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+def chained_numpy(x: np.ndarray) -> tuple[float, np.ndarray]:
+    a, b = x[1:] - x[:-1] ** 2, 1 - x[:-1]
+    g = np.zeros_like(x)
+    g[1:] += 200 * a
+    g[:-1] -= 400 * a * x[:-1] + 2 * b
+    return float(100 * a @ a + b @ b), g
+
+
+def seconds(call: Callable) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+def first_calls(n: int) -> dict[str, float]:
+    """Seconds from a function never seen before to its minimum: trace, compile, run."""
+    x, lower, upper = problem(n)
+    times: dict[str, list[float]] = {"jaxlbfgsb": [], "jaxopt": []}
+    for shift in np.arange(FIRST_CALLS) * 1e-3:
+        fresh = {
+            "jaxlbfgsb": lambda shift=shift: minimize(lambda x: chained(x) + shift, x, bounds=(lower, upper)),
+            "jaxopt": lambda shift=shift: jaxopt.LBFGSB(lambda x: chained(x) + shift, maxiter=500).run(
+                x, bounds=(lower, upper)
+            ),
+        }
+        for name, call in fresh.items():
+            times[name].append(seconds(call))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def warm_calls(n: int) -> dict[str, float]:
+    """Seconds for a solve when everything is compiled."""
+    x, lower, upper = problem(n)
+    start, pairs = np.asarray(x), list(zip(lower.tolist(), upper.tolist(), strict=True))
+    both = jax.jit(jax.value_and_grad(chained))
+    solver = jaxopt.LBFGSB(chained, maxiter=500, tol=1e-5)
+    peer = jax.jit(lambda x: solver.run(x, bounds=(lower, upper)))
+    candidates = {
+        "jaxlbfgsb": lambda: minimize(chained, x, bounds=(lower, upper)),
+        "SciPy, NumPy gradient": lambda: fmin_l_bfgs_b(chained_numpy, start, bounds=pairs),
+        "SciPy, jitted gradient": lambda: fmin_l_bfgs_b(
+            lambda x: tuple(map(np.asarray, both(x))), start, bounds=pairs
+        ),
+        "jaxopt": lambda: peer(x),
+    }
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for call in candidates.values():
+        seconds(call)
+    for _ in range(WARM_CALLS):
+        for name, call in candidates.items():
+            times[name].append(seconds(call))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def problem(n: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x = np.random.default_rng(n).normal(size=n)
+    upper = np.where(np.arange(n) % 3 == 0, 0.8, 2.0)
+    return jnp.asarray(x), jnp.full(n, -1.5), jnp.asarray(upper)
+
+
+def table(title: str, measure: Callable[[int], dict[str, float]], unit: float, name: str) -> None:
+    print(f"\n{title}\n")
+    for row, n in enumerate(SIZES):
+        times = measure(n)
+        if row == 0:
+            print(f"| n | jaxlbfgsb, {name} | " + " | ".join(f"{peer} / jaxlbfgsb" for peer in list(times)[1:]) + " |")
+            print("|---" * (len(times) + 1) + "|")
+        base, *peers = times.values()
+        print(f"| {n} | {base / unit:.2f} | " + " | ".join(f"{peer / base:.1f}" for peer in peers) + " |")
+
+
+if __name__ == "__main__":
+    print(f"jax {jax.__version__}, jaxopt {version('jaxopt')}, {jax.devices()[0].device_kind}")
+    table("First call", first_calls, 1.0, "s")
+    table("Warm call", warm_calls, 1e-3, "ms")

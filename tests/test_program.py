@@ -1,0 +1,57 @@
+"""What minimize compiles to: how much, how often, in how much memory."""
+
+import subprocess
+import sys
+
+import hlo
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxlbfgsb import minimize
+
+
+def compiled(fun, n, **options):
+    x = jnp.zeros(n)
+    program = jax.jit(lambda x, lower, upper: minimize(fun, x, bounds=(lower, upper), **options))
+    return program.lower(x, x - 1, x + 1).compile()
+
+
+def square(x):
+    return jnp.sum((x - 0.3) ** 2)
+
+
+def test_loop_body_has_at_most_100_instructions():
+    assert hlo.loop_instructions(compiled(square, 10).as_text()).total() <= 100
+
+
+def test_large_problem_fits_in_40_vectors():
+    n, m = 1_000_000, 10
+    memory = compiled(square, n).memory_analysis()
+    assert memory.temp_size_in_bytes + memory.output_size_in_bytes <= (2 * m + 20) * 8 * n
+
+
+PEAK = """
+import resource, sys
+import jax, jax.numpy as jnp
+jax.config.update("jax_enable_x64", True)
+from jaxlbfgsb import Options, minimize
+n = 1_000_000
+def chained(x):
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+x, lower, upper = jnp.cos(jnp.arange(n) * 1.0) * 0.3, jnp.full(n, -0.5), 0.5 + jnp.sin(jnp.arange(n) * 1.0)
+if sys.argv[1] == "solve":
+    jax.block_until_ready(minimize(chained, x, bounds=(lower, upper), options=Options(max_iterations=8)))
+else:
+    jax.block_until_ready(jax.jit(jax.value_and_grad(chained))(x))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_peak_memory_of_a_large_run_is_at_most_40_vectors():
+    def peak(what):
+        done = subprocess.run([sys.executable, "-c", PEAK, what], capture_output=True, text=True, check=True)
+        return int(done.stdout) * 1024
+
+    assert peak("solve") - peak("evaluate") <= 40 * 8 * 1_000_000
