@@ -67,9 +67,7 @@ def warm_calls(n: int) -> dict[str, float]:
     candidates = {
         "jaxlbfgsb": lambda: minimize(chained, x, bounds=(lower, upper)),
         "SciPy, NumPy gradient": lambda: fmin_l_bfgs_b(chained_numpy, start, bounds=pairs),
-        "SciPy, jitted gradient": lambda: fmin_l_bfgs_b(
-            lambda x: tuple(map(np.asarray, both(x))), start, bounds=pairs
-        ),
+        "SciPy, jitted gradient": lambda: fmin_l_bfgs_b(lambda x: tuple(map(np.asarray, both(x))), start, bounds=pairs),
         "jaxopt": lambda: peer(x),
     }
     times: dict[str, list[float]] = {name: [] for name in candidates}

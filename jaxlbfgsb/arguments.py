@@ -106,7 +106,7 @@ def _like(bound: PyTree, absent: float, x0: PyTree, name: str) -> PyTree:
         bound = jax.tree.broadcast(bound, x0, is_leaf=lambda leaf: leaf is None)
     except ValueError as error:
         raise ValueError(f"bounds: {name} must be a prefix of x0's tree {jax.tree.structure(x0)}: {error}") from None
-    leaves, structure = jax.tree.flatten(bound, is_leaf=lambda leaf: leaf is None)
+    leaves = jax.tree.leaves(bound, is_leaf=lambda leaf: leaf is None)
 
     def fit(path: Any, x: Array, leaf: Any) -> Array:
         leaf = jnp.asarray(absent if leaf is None else leaf)

@@ -1,8 +1,8 @@
 """The generalized Cauchy point: the first local minimizer of the model q along the projected path P(x - t g).
 
-On the segment that starts at τ, over the variables that still move (t_j > τ) and with d = -g on them, w_j column j of W:
+On the segment that starts at τ, over the variables that still move (t_j > τ), with d = -g on them, w_j column j of W:
 
-    G = Σ d_j²     p = Σ d_j w_j     c = τ p + Σ_{t_j ≤ τ} t_j d_j w_j                                   BLNZ (4.8)-(4.11)
+    G = Σ d_j²     p = Σ d_j w_j     c = τ p + Σ_{t_j ≤ τ} t_j d_j w_j                                BLNZ (4.8)-(4.11)
     q' = -G + θτG - pᵀMc             q'' = θG - pᵀMp
 
 The answer is the first segment with τ + max(0, -q'/q'') < the next breakpoint. Most iterations end on the first one,

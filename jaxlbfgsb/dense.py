@@ -52,7 +52,7 @@ def cauchy_point(x: Vector, g: Vector, box: Box, B: Matrix, theta: Scalar) -> tu
 
 
 def subspace_step(gradient: Vector, free: Bool[Array, " n"], B: Matrix) -> Vector:
-    """The step from a point with this model gradient to the model's minimum over the free variables. BLNZ (5.4)-(5.7)."""
+    """The step from a point with this model gradient to the minimum over the free variables. BLNZ (5.4)-(5.7)."""
     r = jnp.where(free, -gradient, 0)
     reduced = jnp.where(free[:, None] & free[None, :], B, jnp.eye(len(B), dtype=B.dtype))
     return solve(reduced, r)

@@ -92,7 +92,7 @@ def begin(f: Scalar, slope: Scalar, step: Scalar, step_max: Scalar) -> Search:
 
 
 def accepts(search: Search, f: Scalar, slope: Scalar) -> Bool[Array, ""]:
-    """True if the search ends at its step, where φ = f and φ' = slope: MT (1.1)-(1.2), or nothing better is in sight."""
+    """True if the search ends where φ = f and φ' = slope: by MT (1.1)-(1.2), or with nothing better in sight."""
     step, lo, hi = search.step, search.lo, search.hi
     decrease = FTOL * search.start.slope
     enough = f <= search.start.f + step * decrease

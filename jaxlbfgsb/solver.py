@@ -79,8 +79,13 @@ class State(NamedTuple):
     # once
     status: Int[Array, ""]
 
+    @property
+    def step_size(self) -> Scalar:
+        """The step of the line search that leads to `x`; 1 is the target."""
+        return linesearch.unpack(self.search).step
 
-def init(x0: Vector, box: Box | None, memory_size: int) -> State:
+
+def init(x0: Vector, box: Box | None = None, memory_size: int = 10) -> State:
     """The state that asks for f and g at P(x0)."""
     n, dtype = len(x0), x0.dtype
     x = x0 if box is None else project(x0, box)
@@ -224,7 +229,7 @@ def _projected_gradient(iterate: Iterate, box: Box | None) -> Vector:
 
 
 def _first_true(*cases: tuple[Bool[Array, ""], Status | Array]) -> Int[Array, ""]:
-    """The code of the first case that holds, RUNNING if none does: jnp.select in one kernel where that takes fifteen."""
+    """The code of the first case that holds, else RUNNING: jnp.select, but in one kernel and not fifteen."""
     status = jnp.asarray(Status.RUNNING)
     for holds, code in reversed(cases):
         status = jnp.where(holds, jnp.asarray(code), status)

@@ -72,7 +72,7 @@ def curved_pairs(rng, n, condition):
 def ring(rng, n, m, state, condition=100.0, dtype=np.float64):
     """A memory in the named state, and the pairs (s, y) that it holds, oldest first."""
     seen, dropped = STATES[state](m)
-    memory, pairs, drawn = empty(n, m, dtype), [], curved_pairs(rng, n, condition)
+    memory, pairs, drawn = empty(n, m, np.dtype(dtype)), [], curved_pairs(rng, n, condition)
     for i in range(seen):
         s, y = (v.astype(dtype) for v in next(drawn))
         memory = push(memory, jnp.asarray(s), jnp.asarray(y))

@@ -25,7 +25,9 @@ def _count(name: str, computations: dict[str, list[str]]) -> Counter[str]:
         if code not in FREE:
             found[code] += 1
         if code in CALLS:
-            called = re.findall(r"(?:body|condition|true_computation|false_computation|to_apply|calls)=%?([\w.\-]+)", line)
+            called = re.findall(
+                r"(?:body|condition|true_computation|false_computation|to_apply|calls)=%?([\w.\-]+)", line
+            )
             branches = re.search(r"branch_computations=\{(.*?)\}", line)
             called += [part.strip().lstrip("%") for part in branches[1].split(",")] if branches else []
             for inner in called:

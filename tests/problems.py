@@ -60,6 +60,7 @@ PROBLEMS: list[Problem] = []
 
 def problem(name, x0, source, best=None, lower=-INF, upper=INF):
     """Adds the decorated function to the list; bounds are repeated to the length of x0."""
+
     def add(fun):
         start = np.array(x0, float)
         box = (np.array(np.broadcast_to(bound, start.shape), float) for bound in (lower, upper))
@@ -76,6 +77,7 @@ def squares(residuals):
 
 def fit(t, y, unit=1.0):
     """Turns a model(t, *b) into x -> Σ (model(t, *b) - y)² with the parameters b in the given units."""
+
     def fitted(model):
         return lambda x: jnp.sum((model(like(t, x), *(x * like(unit, x))) - like(y, x)) ** 2)
 
@@ -128,8 +130,14 @@ def chained_rosenbrock(x):
 
 
 for n, best in (10, 5.022230502551), (50, 44.61810539195), (200, 193.1026365062):
-    problem(f"chained_rosenbrock_{n}", alternating(-1.2, 1, n), "Toint, box: own", best,
-            lower=-2, upper=np.resize([INF, 0.8, 1.5], n))(chained_rosenbrock)
+    problem(
+        f"chained_rosenbrock_{n}",
+        alternating(-1.2, 1, n),
+        "Toint, box: own",
+        best,
+        lower=-2,
+        upper=np.resize([INF, 0.8, 1.5], n),
+    )(chained_rosenbrock)
 
 
 @problem("hs3", [10, 1], "HS 3", 0.0, lower=[-INF, 0])
@@ -160,7 +168,8 @@ def gulf_data(m):
 
 problem("gulf", [5, 2.5, 0.15], "MGH 11, m = 99", 0.0)(fit(*gulf_data(99))(gulf))
 problem("gulf_boxed", [5, 2.5, 0.15], "MGH 11, m = 3, box: Gay", 5.828143116789e-5, lower=[1e-16, 0, 0], upper=10)(
-    fit(*gulf_data(3))(gulf))
+    fit(*gulf_data(3))(gulf)
+)
 problem("hs25", [100, 12.5, 3], "HS 25", 0.0, lower=[0.1, 0, 0], upper=[100, 25.6, 5])(fit(*gulf_data(99))(gulf))
 
 
@@ -183,13 +192,22 @@ def hs110(x):
     return jnp.sum(jnp.log(x - 2) ** 2 + jnp.log(10 - x) ** 2) - jnp.prod(x) ** 0.2
 
 
-HS105 = numbers("""95 1 105 1 110 4 115 4 120 15 125 15 130 15 135 13 140 21 145 12 150 17 155 4 160 20 165 8 170 17
-    175 8 180 6 185 6 190 7 195 4 200 3 205 3 210 8 215 1 220 6 230 5 235 1 240 7 245 1 250 2""").reshape(-1, 2).T
+HS105 = (
+    numbers("""95 1 105 1 110 4 115 4 120 15 125 15 130 15 135 13 140 21 145 12 150 17 155 4 160 20 165 8 170 17
+    175 8 180 6 185 6 190 7 195 4 200 3 205 3 210 8 215 1 220 6 230 5 235 1 240 7 245 1 250 2""")
+    .reshape(-1, 2)
+    .T
+)
 
 
-@problem("maxlika", [0.1, 0.2, 100, 125, 175, 11.2, 13.2, 15.8], "HS 105 without its constraint, BCGT MAXLIKA",
-         1136.307303574, lower=[0.001, 0.001, 100, 130, 170, 5, 5, 5],
-         upper=[0.499, 0.499, 180, 210, 240, 25, 25, 25])
+@problem(
+    "maxlika",
+    [0.1, 0.2, 100, 125, 175, 11.2, 13.2, 15.8],
+    "HS 105 without its constraint, BCGT MAXLIKA",
+    1136.307303574,
+    lower=[0.001, 0.001, 100, 130, 170, 5, 5, 5],
+    upper=[0.499, 0.499, 180, 210, 240, 25, 25, 25],
+)
 def maxlika(x):
     y, repeats = like(HS105, x)
     weight = jnp.stack([x[0], x[1], 1 - x[0] - x[1]])
@@ -232,8 +250,9 @@ def jennrich_sampson(t, a, b):
 
 
 @problem("helical_valley", [-1, 0, 0], "MGH 7", 0.0)
-@problem("helical_valley_boxed", [-1, 0, 0], "MGH 7, box: Gay", 0.9904221209614,
-         lower=[-100, -1, -1], upper=[0.8, 1, 1])
+@problem(
+    "helical_valley_boxed", [-1, 0, 0], "MGH 7, box: Gay", 0.9904221209614, lower=[-100, -1, -1], upper=[0.8, 1, 1]
+)
 @squares
 def helical_valley(x):
     a, b, c = x
@@ -275,8 +294,14 @@ def powell_singular(x):
 
 
 @problem("brown_dennis", [25, 5, -5, -1], "MGH 16, m = 20", 85822.20162636)
-@problem("brown_dennis_boxed", [25, 5, -5, -1], "MGH 16, m = 20, box: Gay", 88860.47976750,
-         lower=[-10, 0, -100, -20], upper=[100, 15, 0, 0.2])
+@problem(
+    "brown_dennis_boxed",
+    [25, 5, -5, -1],
+    "MGH 16, m = 20, box: Gay",
+    88860.47976750,
+    lower=[-10, 0, -100, -20],
+    upper=[100, 15, 0, 0.2],
+)
 @fit(count(20) / 5, 0.0)
 def brown_dennis(t, x1, x2, x3, x4):
     return (x1 + t * x2 - jnp.exp(t)) ** 2 + (x3 + x4 * jnp.sin(t) - jnp.cos(t)) ** 2
@@ -286,8 +311,14 @@ BIGGS = 0.1 * count(13)
 
 
 @problem("biggs_exp6", [1, 2, 1, 1, 1, 1], "MGH 18, m = 13", 0.0)
-@problem("biggs_exp6_boxed", [1, 2, 1, 1, 1, 1], "MGH 18, m = 13, box: Gay", 5.320986590782e-4,
-         lower=[0, 0, 0, 1, 0, 0], upper=[2, 8, 1, 7, 5, 5])
+@problem(
+    "biggs_exp6_boxed",
+    [1, 2, 1, 1, 1, 1],
+    "MGH 18, m = 13, box: Gay",
+    5.320986590782e-4,
+    lower=[0, 0, 0, 1, 0, 0],
+    upper=[2, 8, 1, 7, 5, 5],
+)
 @fit(BIGGS, np.exp(-BIGGS) - 5 * np.exp(-10 * BIGGS) + 3 * np.exp(-4 * BIGGS))
 def biggs_exp6(t, x1, x2, x3, x4, x5, x6):
     return x3 * jnp.exp(-t * x1) - x4 * jnp.exp(-t * x2) + x6 * jnp.exp(-t * x5)
@@ -335,8 +366,12 @@ def penalty_1(x):
 def penalty_2(x):
     n, small = len(x), 1e-5**0.5
     e, y = jnp.exp(x / 10), np.exp(count(n) / 10)
-    return (x[0] - 0.2, small * (e[1:] + e[:-1] - like(y[1:] + y[:-1], x)), small * (e[1:] - float(np.exp(-0.1))),
-            jnp.sum(like(count(n)[::-1], x) * x**2) - 1)
+    return (
+        x[0] - 0.2,
+        small * (e[1:] + e[:-1] - like(y[1:] + y[:-1], x)),
+        small * (e[1:] - float(np.exp(-0.1))),
+        jnp.sum(like(count(n)[::-1], x) * x**2) - 1,
+    )
 
 
 @problem("variably_dimensioned", 1 - count(20) / 20, "MGH 25, n = 20", 0.0)
@@ -421,25 +456,35 @@ OSBORNE1 = numbers("""0.844 0.908 0.932 0.936 0.925 0.908 0.881 0.850 0.818 0.78
 MISRA1A = numbers("""77.6 114.9 141.1 190.8 239.9 289.0 332.8 378.4 434.8 477.3 536.8 593.1 689.1 760.0
     10.07 14.73 17.94 23.93 29.61 35.18 40.02 44.82 50.76 55.05 61.01 66.40 75.47 81.78""").reshape(2, -1)
 BOXBOD = numbers("1 2 3 5 7 10 109 149 149 191 213 224").reshape(2, -1)
-CHWIRUT2 = numbers("""0.5 92.9 1 57.1 1.75 31.05 3.75 11.5875 5.75 8.025 0.875 63.6 2.25 21.4 3.25 14.25 5.25 8.475
+CHWIRUT2 = (
+    numbers("""0.5 92.9 1 57.1 1.75 31.05 3.75 11.5875 5.75 8.025 0.875 63.6 2.25 21.4 3.25 14.25 5.25 8.475
     0.75 63.8 1.75 26.8 2.75 16.4625 4.75 7.125 0.625 67.3 1.25 41 2.25 21.15 4.25 8.175 0.5 81.5 3 13.12 0.75 59.9
     3 14.62 1.5 32.9 6 5.44 3 12.56 6 5.44 1.5 32 3 13.95 0.5 75.8 2 20 4 10.42 0.75 59.5 2 21.67 5 8.55 0.75 62
     2.25 20.2 3.75 7.76 5.75 3.75 3 11.81 0.75 54.7 2.5 23.7 4 11.55 0.75 61.3 2.5 17.7 4 8.74 0.75 59.2 2.5 16.3
-    4 8.62 0.5 81 6 4.87 3 14.62 0.5 81.7 2.75 17.17 0.5 81.3 1.75 28.9""").reshape(-1, 2).T
-THURBER = numbers("""-3.067 80.574 -2.981 84.248 -2.921 87.264 -2.912 87.195 -2.840 89.076 -2.797 89.608 -2.702 89.868
+    4 8.62 0.5 81 6 4.87 3 14.62 0.5 81.7 2.75 17.17 0.5 81.3 1.75 28.9""")
+    .reshape(-1, 2)
+    .T
+)
+THURBER = (
+    numbers("""-3.067 80.574 -2.981 84.248 -2.921 87.264 -2.912 87.195 -2.840 89.076 -2.797 89.608 -2.702 89.868
     -2.699 90.101 -2.633 92.405 -2.481 95.854 -2.363 100.696 -2.322 101.060 -1.501 401.672 -1.460 390.724
     -1.274 567.534 -1.212 635.316 -1.100 733.054 -1.046 759.087 -0.915 894.206 -0.714 990.785 -0.566 1090.109
     -0.545 1080.914 -0.400 1122.643 -0.309 1178.351 -0.109 1260.531 -0.103 1273.514 0.010 1288.339 0.119 1327.543
     0.377 1353.863 0.790 1414.509 0.963 1425.208 1.006 1421.384 1.115 1442.962 1.572 1464.350 1.841 1468.705
-    2.047 1447.894 2.200 1457.628""").reshape(-1, 2).T
+    2.047 1447.894 2.200 1457.628""")
+    .reshape(-1, 2)
+    .T
+)
 LANCZOS = 0.05 * count(24, 0)
 
 
 def nist(name, data, start, best, lower, upper):
     """Adds a model as a fit in units of the start that NIST gives."""
+
     def add(model):
         problem(f"nist_{name.lower()}", np.ones(len(start)), f"NIST {name}, box: own", best, lower, upper)(
-            fit(*data, start)(model))
+            fit(*data, start)(model)
+        )
         return model
 
     return add
@@ -484,9 +529,14 @@ def thurber(t, b1, b2, b3, b4, b5, b6, b7):
     return (b1 + t * (b2 + t * (b3 + t * b4))) / (1 + t * (b5 + t * (b6 + t * b7)))
 
 
-@nist("Lanczos3", (LANCZOS, np.round(0.0951 * np.exp(-LANCZOS) + 0.8607 * np.exp(-3 * LANCZOS)
-                                     + 1.5576 * np.exp(-5 * LANCZOS), 4)),
-      [0.5, 0.7, 3.6, 4.2, 4, 6.3], 1.6117193594e-8, lower=0, upper=3)
+@nist(
+    "Lanczos3",
+    (LANCZOS, np.round(0.0951 * np.exp(-LANCZOS) + 0.8607 * np.exp(-3 * LANCZOS) + 1.5576 * np.exp(-5 * LANCZOS), 4)),
+    [0.5, 0.7, 3.6, 4.2, 4, 6.3],
+    1.6117193594e-8,
+    lower=0,
+    upper=3,
+)
 def three_exponentials(t, b1, b2, b3, b4, b5, b6):
     return sum(b * jnp.exp(-rate * t) for b, rate in ((b1, b2), (b3, b4), (b5, b6)))
 
@@ -496,8 +546,14 @@ RYEGRASS = numbers("""7.58 8 8.328571 7.25 7.375 7.9625 8.355556 6.914286 7.75 6
     4.233333 1.1875 0.857143 1.057143 0.6875 0.525 0.825 0.25 0.22 0.44""")
 
 
-@problem("hill", [1, 0, 10, 1], "RS, ryegrass, log-logistic with four parameters", 5.400214406051, lower=[0, 0, 0, 0.1],
-         upper=[10, 2, 20, 30])
+@problem(
+    "hill",
+    [1, 0, 10, 1],
+    "RS, ryegrass, log-logistic with four parameters",
+    5.400214406051,
+    lower=[0, 0, 0, 0.1],
+    upper=[10, 2, 20, 30],
+)
 @fit(RYEGRASS_DOSE, RYEGRASS)
 def hill(dose, slope, floor, top, half):
     treated = dose > 0
@@ -506,14 +562,24 @@ def hill(dose, slope, floor, top, half):
 
 
 PEAKS_TIME = np.linspace(0, 1, 150)
-PEAKS = (0.1 - 0.2 * PEAKS_TIME + np.exp(-(((PEAKS_TIME - 0.25) / 0.06) ** 2))
-         + 0.6 * np.exp(-(((PEAKS_TIME - 0.4) / 0.08) ** 2)) + 0.8 / (1 + ((PEAKS_TIME - 0.75) / 0.05) ** 2)
-         + 0.02 * np.random.RandomState(1).standard_normal(150))
+PEAKS = (
+    0.1
+    - 0.2 * PEAKS_TIME
+    + np.exp(-(((PEAKS_TIME - 0.25) / 0.06) ** 2))
+    + 0.6 * np.exp(-(((PEAKS_TIME - 0.4) / 0.08) ** 2))
+    + 0.8 / (1 + ((PEAKS_TIME - 0.75) / 0.05) ** 2)
+    + 0.02 * np.random.RandomState(1).standard_normal(150)
+)
 
 
-@problem("peaks", [0, 0, 0.5, 0.2, 0.1, 0.5, 0.5, 0.1, 0.5, 0.8, 0.1], "own: two Gaussians and a Lorentzian on a slope",
-         0.2926584628948, lower=[0, 0, 0, 0, 0.02, 0, 0.3, 0.02, 0, 0.6, 0.02],
-         upper=[1, 1, 5, 0.3, 0.3, 5, 0.6, 0.3, 5, 1, 0.3])
+@problem(
+    "peaks",
+    [0, 0, 0.5, 0.2, 0.1, 0.5, 0.5, 0.1, 0.5, 0.8, 0.1],
+    "own: two Gaussians and a Lorentzian on a slope",
+    0.2926584628948,
+    lower=[0, 0, 0, 0, 0.02, 0, 0.3, 0.02, 0, 0.6, 0.02],
+    upper=[1, 1, 5, 0.3, 0.3, 5, 0.6, 0.3, 5, 1, 0.3],
+)
 @fit(PEAKS_TIME, PEAKS)
 def peaks(t, base, drift, h1, p1, w1, h2, p2, w2, h3, p3, w3):
     bumps = sum(h * jnp.exp(-(((t - p) / w) ** 2)) for h, p, w in ((h1, p1, w1), (h2, p2, w2)))
@@ -541,8 +607,14 @@ def breast_cancer():
     return np.where(target, 1, -1)[:, None] * np.column_stack([features, np.ones(len(features))])
 
 
-@problem("logistic_regression", np.zeros(31), "SWM, mean log-loss, box: own", 0.07372739333071,
-         lower=[-0.5] * 30 + [-INF], upper=[0.5] * 30 + [INF])
+@problem(
+    "logistic_regression",
+    np.zeros(31),
+    "SWM, mean log-loss, box: own",
+    0.07372739333071,
+    lower=[-0.5] * 30 + [-INF],
+    upper=[0.5] * 30 + [INF],
+)
 def logistic_regression(x):
     return jnp.mean(jax.nn.softplus(-times(breast_cancer(), x)))
 
@@ -552,6 +624,7 @@ def logistic_regression(x):
 
 def membrane(size, force):
     """An elastic membrane on the unit square, its edges among the variables."""
+
     def fun(x):
         v = x.reshape(size, size)
         inner = v[1:-1, 1:-1]
@@ -578,14 +651,38 @@ def obstacle(size, a, b):
     return inside(size, 1.0) * np.outer(np.sin(a * t), np.sin(b * t)).ravel()
 
 
-problem("torsion_10", torsion(10), "MT91, BCGT TORSION1, all bounds active at the start", -0.4923418536749,
-        lower=-torsion(10), upper=torsion(10))(membrane(10, 5))
-problem("torsion_22", torsion(22), "MT91, BCGT TORSION1, all bounds active at the start", -0.4560877127319,
-        lower=-torsion(22), upper=torsion(22))(membrane(22, 5))
-problem("obstacle_a", inside(10, 1.0), "DT, BCGT OBSTCLAE", 1.397897559247,
-        lower=obstacle(10, 3.2, 3.3), upper=inside(10, 2000))(membrane(10, 1))
-problem("obstacle_b", obstacle(23, 9.2, 9.3) ** 3, "DT, BCGT OBSTCLBL", 6.519325271039,
-        lower=obstacle(23, 9.2, 9.3) ** 3, upper=obstacle(23, 9.2, 9.3) ** 2 + inside(23, 0.02))(membrane(23, 1))
+problem(
+    "torsion_10",
+    torsion(10),
+    "MT91, BCGT TORSION1, all bounds active at the start",
+    -0.4923418536749,
+    lower=-torsion(10),
+    upper=torsion(10),
+)(membrane(10, 5))
+problem(
+    "torsion_22",
+    torsion(22),
+    "MT91, BCGT TORSION1, all bounds active at the start",
+    -0.4560877127319,
+    lower=-torsion(22),
+    upper=torsion(22),
+)(membrane(22, 5))
+problem(
+    "obstacle_a",
+    inside(10, 1.0),
+    "DT, BCGT OBSTCLAE",
+    1.397897559247,
+    lower=obstacle(10, 3.2, 3.3),
+    upper=inside(10, 2000),
+)(membrane(10, 1))
+problem(
+    "obstacle_b",
+    obstacle(23, 9.2, 9.3) ** 3,
+    "DT, BCGT OBSTCLBL",
+    6.519325271039,
+    lower=obstacle(23, 9.2, 9.3) ** 3,
+    upper=obstacle(23, 9.2, 9.3) ** 2 + inside(23, 0.02),
+)(membrane(23, 1))
 
 
 def journal_bearing(size, eccentricity):
@@ -603,8 +700,14 @@ def journal_bearing(size, eccentricity):
     return fun
 
 
-problem("journal_bearing", np.repeat(np.sin(np.linspace(0, 2 * np.pi, 23)), 23) * inside(23, 1.0),
-        "MINPACK2, BCGT JNLBRNG1", -0.1800455689277, lower=0, upper=inside(23, INF))(journal_bearing(23, 0.1))
+problem(
+    "journal_bearing",
+    np.repeat(np.sin(np.linspace(0, 2 * np.pi, 23)), 23) * inside(23, 1.0),
+    "MINPACK2, BCGT JNLBRNG1",
+    -0.1800455689277,
+    lower=0,
+    upper=inside(23, INF),
+)(journal_bearing(23, 0.1))
 
 
 def minimal_surface(rows, columns):
@@ -630,8 +733,13 @@ def plate(rows, columns):
     return height[1:-1, 1:-1].ravel()
 
 
-problem("minimal_surface", np.repeat(1 - (2 * np.linspace(0, 1, 52)[1:-1] - 1) ** 2, 25), "COPS 17, 50 x 25",
-        2.519487676337, lower=plate(50, 25))(minimal_surface(50, 25))
+problem(
+    "minimal_surface",
+    np.repeat(1 - (2 * np.linspace(0, 1, 52)[1:-1] - 1) ** 2, 25),
+    "COPS 17, 50 x 25",
+    2.519487676337,
+    lower=plate(50, 25),
+)(minimal_surface(50, 25))
 
 
 def ginzburg_landau(n, kelvin):
@@ -671,8 +779,14 @@ def driver1(x):
     return x[0] - 1, 2 * (x[1:] - x[:-1] ** 2)
 
 
-@problem("allinit", np.zeros(4), "BCGT ALLINIT: bounds of every kind", 16.70596843288, lower=[-INF, 1, -1e10, 2],
-         upper=[INF, INF, 1, 2])
+@problem(
+    "allinit",
+    np.zeros(4),
+    "BCGT ALLINIT: bounds of every kind",
+    16.70596843288,
+    lower=[-INF, 1, -1e10, 2],
+    upper=[INF, INF, 1, 2],
+)
 def allinit(x):
     a, b, c, d = x
     inner = jnp.stack([d - 1, b**2, c**2 + (d + a) ** 2, a - 4 + jnp.sin(d) ** 2 + b**2 * c**2, jnp.sin(d) ** 2])
@@ -692,8 +806,9 @@ def hatfldc(x):
     return x[0] - 1, x[2:] - x[1:-1] ** 2, x[-1] - 1
 
 
-@problem("explin", np.zeros(12), "BCGT EXPLIN, n = 12: all bounds active at the start", -6849.952835702,
-         lower=0, upper=10)
+@problem(
+    "explin", np.zeros(12), "BCGT EXPLIN, n = 12: all bounds active at the start", -6849.952835702, lower=0, upper=10
+)
 def explin(x):
     return jnp.sum(jnp.exp(0.1 * x[:6] * x[1:7])) - 10 * jnp.sum(like(count(12), x) * x)
 
@@ -721,8 +836,14 @@ def camel(x):
     return (4 - 2.1 * a**2 + a**4 / 3) * a**2 + a * b + 4 * (b**2 - 1) * b**2
 
 
-@problem("styblinski_tang", np.zeros(10), "ST, n = 10: a start at which all variables are alike", -391.6616570377,
-         lower=-5, upper=5)
+@problem(
+    "styblinski_tang",
+    np.zeros(10),
+    "ST, n = 10: a start at which all variables are alike",
+    -391.6616570377,
+    lower=-5,
+    upper=5,
+)
 def styblinski_tang(x):
     return jnp.sum(x**4 - 16 * x**2 + 5 * x) / 2
 
@@ -763,7 +884,8 @@ def boxed_quadratic(n, condition):
 
 for power in range(0, 12, 2):
     problem(f"quadratic_1e{power}", np.zeros(50), "MT89, n = 50", 0.0, lower=-1, upper=1)(
-        boxed_quadratic(50, 10**power))
+        boxed_quadratic(50, 10**power)
+    )
 
 BY_NAME = {entry.name: entry for entry in PROBLEMS}
 
@@ -784,7 +906,8 @@ class RandomProblem(NamedTuple):
 def bumpy(x, A, centre, height, frequency, phase, link, quartic):
     """½ dᵀA d + Σ h cos(ω x + φ) + Σ k sin(d_i d_i+1) + q Σ d⁴, d = x - centre: bounded below, hardly ever convex."""
     A, centre, height, frequency, phase, link, quartic = (
-        like(a, x) for a in (A, centre, height, frequency, phase, link, quartic))
+        like(a, x) for a in (A, centre, height, frequency, phase, link, quartic)
+    )
     d = x - centre
     waves = jnp.sum(height * jnp.cos(frequency * x + phase)) + jnp.sum(link * jnp.sin(d[1:] * d[:-1]))
     return jnp.sum(d * times(A, d)) / 2 + waves + quartic * jnp.sum(d**4)

@@ -185,5 +185,5 @@ def test_point_keeps_the_precision_of_float32(drawn):
 def test_a_model_that_is_not_positive_definite_makes_the_point_nan():
     s = jnp.array([1.0, 2.0, 0.0])
     none = jnp.full(3, jnp.inf)
-    memory = draw.push(empty(3, 2, np.float64), s, -s)
+    memory = draw.push(empty(3, 2, np.dtype(float)), s, -s)
     assert jnp.isnan(cauchy_point(jnp.zeros(3), jnp.ones(3), Box(-none, none), memory).x).all()

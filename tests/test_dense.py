@@ -97,7 +97,7 @@ def test_hessian_keeps_the_precision_of_float32(drawn):
 
 def test_hessian_of_a_pair_of_negative_curvature_is_nan():
     s = jnp.array([1.0, 2.0, 0.0])
-    assert jnp.isnan(dense.hessian(draw.push(empty(3, 2, np.float64), s, -s))[0]).all()
+    assert jnp.isnan(dense.hessian(draw.push(empty(3, 2, np.dtype(float)), s, -s))[0]).all()
 
 
 @every_quadratic

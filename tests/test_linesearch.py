@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxlbfgsb import linesearch
-from jaxlbfgsb.linesearch import FTOL, GTOL, SIZE, STEP_MAX, unpack
+from jaxlbfgsb.linesearch import FTOL, GTOL, SIZE, STEP_MAX
 
-pack, advance = jax.jit(linesearch.pack), jax.jit(linesearch.advance)
+pack, unpack, advance = (jax.jit(f) for f in (linesearch.pack, linesearch.unpack, linesearch.advance))
 
 
 @jax.jit
@@ -28,7 +28,7 @@ def accepts(packed, f, slope):
 
 
 def field(packed, name):
-    return float(getattr(unpack(np.asarray(packed)), name))
+    return float(getattr(jax.tree.unflatten(linesearch._TREE, list(np.asarray(packed))), name))
 
 
 def steps_and_end(values, step, step_max, dtype=np.float64, most=30):

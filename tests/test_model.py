@@ -110,4 +110,4 @@ def test_times_and_combine_are_each_other_s_transpose(state):
 
 def test_a_pair_of_negative_curvature_makes_the_factor_nan():
     s = jnp.array([1.0, 2.0, 0.0])
-    assert jnp.isnan(product(draw.push(mem.empty(3, 2, np.float64), s, -s), s)).all()
+    assert jnp.isnan(product(draw.push(mem.empty(3, 2, np.dtype(float)), s, -s), s)).all()

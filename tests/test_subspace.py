@@ -95,7 +95,7 @@ def test_step_solves_where_the_held_variables_moved_little(state):
     free = np.arange(60) < 57
     shrunk = np.where(free, 1, 1e-8)  # a congruence: the pairs of diag(shrunk)⁻¹ B diag(shrunk)⁻¹, curved as before
     pairs = [(s * shrunk, y / shrunk) for s, y in q.pairs]
-    memory = empty(60, 5, np.float64)
+    memory = empty(60, 5, np.dtype(float))
     for s, y in pairs:
         memory = draw.push(memory, s, y)
     B = oracles.dense_hessian(pairs, oracles.newest_theta(pairs), 60)
@@ -107,7 +107,7 @@ def test_step_solves_where_the_held_variables_moved_little(state):
 
 def test_a_reduced_matrix_that_is_not_positive_definite_makes_the_step_nan():
     s, free = jnp.array([1.0, 2.0, 0.0]), np.array([True, True, False])
-    memory = draw.push(empty(3, 2, np.float64), s, -s)
+    memory = draw.push(empty(3, 2, np.dtype(float)), s, -s)
     assert np.isnan(step(np.zeros(3), np.ones(3), np.zeros(3), free, memory)[free]).all()
 
 
