@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, Bool, Int, PyTree
 
@@ -57,7 +58,7 @@ class Result(NamedTuple):
         return "\n".join(f"{count} × {Status(code).message}" for code, count in zip(codes, counts, strict=True))
 
     def __repr__(self) -> str:
-        if isinstance(self.status, jax.core.Tracer):
+        if isinstance(self.status, Tracer):
             return f"Result(x={self.x}, fun={self.fun}, status={self.status})"
         if np.ndim(self.status) > 0:
             return f"Result of {np.size(self.status)} problems\n{self.message}"
@@ -152,7 +153,6 @@ def _solve(
 ) -> Result:
     x, unravel = ravel(x0)
     box = None if lower is None else Box(ravel(lower)[0], ravel(upper)[0])
-    options = options.resolve(x.dtype)
     objective, aux = _trace(fun, x, x0, unravel, args, has_aux, value_and_grad)
 
     def advance(carry: tuple[State, PyTree]) -> tuple[State, PyTree]:
@@ -176,8 +176,8 @@ def _solve(
     )
 
 
-# XLA's newer fusion emitters on the CPU take twice the time to compile this and eight times the memory, and make nothing
-# faster (docs/performance.md). Such options are for the outermost jit alone: under a user's, the user's hold.
+# XLA's newer fusion emitters on the CPU take twice the time to compile this and eight times the memory, and it runs no
+# faster for it (docs/performance.md). Such options are for the outermost jit alone: under a user's, the user's hold.
 LEAN = {"xla_cpu_use_fusion_emitters": False}
 _STATIC = ("fun", "has_aux", "value_and_grad", "memory_size")
 _nested = jax.jit(_solve, static_argnames=_STATIC)
@@ -186,7 +186,7 @@ _outermost = jax.jit(_solve, static_argnames=_STATIC, compiler_options=LEAN)
 
 def _compiled(*arguments: Any) -> Result:
     """_solve under jit."""
-    if isinstance(jnp.zeros(()), jax.core.Tracer):  # inside another jit
+    if isinstance(jnp.zeros(()), Tracer):  # inside another jit
         return _nested(*arguments)
     try:
         return _outermost(*arguments)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Int, PyTree
 
 from .box import Box, Vector, project
@@ -35,11 +36,9 @@ def check_gradient(grad: PyTree, x0: PyTree) -> None:
 def check_x0(x0: PyTree) -> PyTree:
     """x0 with arrays for leaves."""
     for path, leaf in jax.tree.leaves_with_path(x0):
-        dtype = getattr(leaf, "dtype", None) or np.result_type(type(leaf)) if isinstance(leaf, Number) else leaf
-        dtype = leaf.dtype if hasattr(leaf, "dtype") else dtype
-        if not isinstance(dtype, np.dtype) or dtype not in (np.float32, np.float64):
-            found = dtype if isinstance(dtype, np.dtype) else type(leaf).__name__
-            raise TypeError(f"x0{_at(path)} must be a float32 or float64 array, got {found}")
+        dtype = np.dtype(type(leaf)) if isinstance(leaf, Number) else getattr(leaf, "dtype", type(leaf).__name__)
+        if dtype not in (np.float32, np.float64):
+            raise TypeError(f"x0{_at(path)} must be a float32 or float64 array, got {dtype}")
         if _known(leaf) and np.isnan(np.asarray(leaf)).any():
             raise ValueError(f"x0{_at(path)} must be free of NaN")
     x0 = jax.tree.map(jnp.asarray, x0)
@@ -150,7 +149,8 @@ def check_args(args: tuple) -> tuple:
 def traced_status(x: Vector, box: Box | None, options: Options) -> Int[Array, ""]:
     """BAD_X0, BAD_BOUNDS or BAD_OPTIONS for what could not be seen when tracing, else RUNNING."""
     status = jnp.asarray(Status.RUNNING)
-    bad = ~((options.ftol >= 0) & (options.gtol >= 0) & (options.max_linesearch >= 1))
+    ftol, gtol = options.tolerances(x.dtype)
+    bad = ~((ftol >= 0) & (gtol >= 0) & (options.max_linesearch >= 1))
     status = jnp.where(bad, jnp.asarray(Status.BAD_OPTIONS), status)
     status = jnp.where(jnp.all(jnp.isfinite(x if box is None else project(x, box))), status, jnp.asarray(Status.BAD_X0))
     if box is not None:
@@ -160,7 +160,7 @@ def traced_status(x: Vector, box: Box | None, options: Options) -> Int[Array, ""
 
 
 def _known(value: Any) -> bool:
-    return not isinstance(value, jax.core.Tracer)
+    return not isinstance(value, Tracer)
 
 
 def is_array(value: Any) -> bool:

@@ -36,6 +36,7 @@ class _Segment(NamedTuple):
     tau: Scalar
     step: Scalar  # from τ to the minimizer of q, were the segment long enough
     G: Scalar
+    exact: Scalar  # G when it was last summed and not subtracted from
     p: Pairs
     ends: Pairs  # Σ_{t_j ≤ τ} t_j d_j w_j, so that c = τ p + ends
     last: Int[Array, ""]
@@ -50,20 +51,30 @@ def minimizer(slope: Array, curvature: Array, scale: Scalar, later: Bool[Array, 
 
 
 def cauchy_point(x: Vector, g: Vector, box: Box, B: Model) -> CauchyPoint:
-    """The generalized Cauchy point of the model from x. BLNZ §4, Algorithm CP."""
+    """The generalized Cauchy point of the model from x, which must not be first-order: NaN there. BLNZ §4."""
     movable = can_move(x, g, box)
     t = jnp.where(movable, breakpoints(x, g, box), jnp.inf)
     d = jnp.where(movable, -g, 0)
-    G, p = d @ d, times(B, d)
+    G, p = _moving(B, d)
     none = jnp.zeros_like(p)
     step = minimizer(*_quadratic(B, jnp.zeros(1, G.dtype), G[None], p[:, None], none[:, None]), G, jnp.zeros(1, bool))
     zero, count = jnp.zeros_like(G), jnp.zeros((), int)
-    first = _Segment(zero, step[0], G, p, none, count - 1, count, ~(step[0] >= jnp.min(t)))
+    first = _Segment(zero, step[0], G, G, p, none, count - 1, count, ~(step[0] >= jnp.min(t)))
     segment = jax.lax.cond(first.found, lambda: first, lambda: _sweep(t, d, B, first))
     behind = (t < segment.tau) | ((t == segment.tau) & (jnp.arange(len(t)) <= segment.last))
     far = segment.tau + segment.step
     point = jnp.where(movable & behind, path_end(x, g, box), project(x + far * d, box))
     return CauchyPoint(point, segment.ends + far * segment.p, movable & ~behind)
+
+
+def _moving(B: Model, d: Vector) -> tuple[Scalar, Pairs]:
+    """G and p of the variables that move along d."""
+    return d @ d, times(B, d)
+
+
+def _after(v: Array) -> Array:
+    """The sums of all later entries along the last axis."""
+    return jnp.flip(jnp.cumsum(jnp.flip(v, -1), -1), -1) - v
 
 
 def _quadratic(B: Model, tau: Vector, G: Vector, p: Array, ends: Array) -> tuple[Vector, Vector]:
@@ -90,8 +101,14 @@ def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
         finite = jnp.where(jnp.isinf(tau), 0, tau)
         move = jnp.where(fresh, d[index], 0)
         w = B.scale[:, None] * B.memory.YS[:, :, index].reshape(-1, k)
-        G = at.G - jnp.cumsum(move**2)
-        p = at.p[:, None] - jnp.cumsum(move[None, :] * w, 1)
+        # What still moves behind the chunk: by subtraction, which is cheap, until it would cost two digits.
+        G, p = at.G - move @ move, at.p - w @ move
+        behind = (t > tau[-1]) | ((t == tau[-1]) & (jax.lax.iota(jnp.int32, n) > index[-1]))
+        cancelled = G < 0.01 * at.exact
+        G, p = jax.lax.cond(cancelled, lambda: _moving(B, jnp.where(behind, d, 0)), lambda: (G, p))
+        exact = jnp.where(cancelled, G, at.exact)
+        G = G + _after(move**2)
+        p = p[:, None] + _after(move[None, :] * w)
         ends = at.ends[:, None] + jnp.cumsum((finite * move)[None, :] * w, 1)
         step = minimizer(*_quadratic(B, finite, G, p, ends), B.theta * first.G, jnp.ones(k, bool))
         # Segment i ends at breakpoint i; segment 0 is the one that was carried here.
@@ -99,6 +116,7 @@ def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
             tau=jnp.append(at.tau, tau),
             step=jnp.append(at.step, jnp.where(position + jnp.arange(k) == n - 1, 0, step)),  # nothing moves any more
             G=jnp.append(at.G, G),
+            exact=jnp.append(at.exact, jnp.full(k, exact)),
             p=jnp.concatenate([at.p[:, None], p], 1).T,
             ends=jnp.concatenate([at.ends[:, None], ends], 1).T,
             last=jnp.append(at.last, index.astype(at.last.dtype)),

@@ -30,7 +30,7 @@ def hessian(memory: Memory) -> tuple[Matrix, Scalar]:
 
 
 def cauchy_point(x: Vector, g: Vector, box: Box, B: Matrix, theta: Scalar) -> tuple[Vector, Vector, Bool[Array, " n"]]:
-    """The generalized Cauchy point, the model's gradient there, and the variables that are free to move. BLNZ §4."""
+    """The generalized Cauchy point, the model's gradient there, and the free variables. NaN at a first-order x."""
     n = len(x)
     t, end, movable = breakpoints(x, g, box), path_end(x, g, box), can_move(x, g, box)
     index = jnp.arange(n)

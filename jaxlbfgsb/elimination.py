@@ -14,12 +14,12 @@ from jaxtyping import Array, Float
 
 def eliminate(A: Float[Array, "n k"], count: int) -> Float[Array, "n k"]:
     """A with its first `count` columns eliminated below the diagonal; NaN from the first pivot that is not positive."""
-    row_index = jax.lax.broadcasted_iota(int, A.shape, 0)
 
     def pivot(i: Array, A: Array) -> Array:
         row, column = jax.lax.dynamic_slice_in_dim(A, i, 1, 0), jax.lax.dynamic_slice_in_dim(A, i, 1, 1)
         here = jax.lax.dynamic_slice_in_dim(row, i, 1, 1)
-        return jnp.where(row_index > i, A - column * (row / jnp.where(here > 0, here, jnp.nan)), A)
+        below = jax.lax.broadcasted_iota(int, A.shape, 0) > i
+        return jnp.where(below, A - column * (row / jnp.where(here > 0, here, jnp.nan)), A)
 
     return jax.lax.fori_loop(0, count, pivot, A)
 

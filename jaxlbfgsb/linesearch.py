@@ -55,7 +55,6 @@ class Search(NamedTuple):
 
 
 SIZE = 18  # numbers in a Search
-_TREE = jax.tree.structure(Search(*[Point(0, 0, 0)] * 3, *[0] * 9))
 
 
 def pack(search: Search) -> Float[Array, " 18"]:
@@ -69,7 +68,8 @@ def pack(search: Search) -> Float[Array, " 18"]:
 
 def unpack(packed: Float[Array, " 18"]) -> Search:
     """The search from one vector."""
-    return jax.tree.unflatten(_TREE, [packed[i] for i in range(SIZE)])
+    numbers = [packed[i] for i in range(SIZE)]
+    return Search(Point(*numbers[:3]), Point(*numbers[3:6]), Point(*numbers[6:9]), *numbers[9:])
 
 
 def begin(f: Scalar, slope: Scalar, step: Scalar, step_max: Scalar) -> Search:
@@ -180,7 +180,7 @@ def _trial_step(
             jnp.where(bracketed, jnp.where(flatter, inside, beyond), jnp.where(flatter, outside, end)),
         ),
     )
-    trial = jnp.where(finite, trial, best.step + 0.5 * gap)
+    trial = jnp.where(finite & jnp.isfinite(trial), trial, best.step + 0.5 * gap)  # the cubic of huge values overflows
     wall = Point(now.step, jnp.full_like(now.f, jnp.inf), jnp.full_like(now.f, jnp.inf))
     other = _choose(finite, _choose(higher, now, _choose(turned, best, other)), wall)
     best = _choose(finite & ~higher, now, best)

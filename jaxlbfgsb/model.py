@@ -23,8 +23,8 @@ from .box import Scalar, Vector
 from .elimination import inverse_factor
 from .memory import Memory, Square, blocks, live
 
-Pairs = Float[Array, " 2m"]
-Factor = Float[Array, "2m 2m"]
+Pairs = Float[Array, " mm"]
+Factor = Float[Array, "mm mm"]
 
 
 class Model(NamedTuple):

@@ -48,11 +48,11 @@ class Options(NamedTuple):
     max_evaluations: Int[Array, ""] | int = 15000
     max_linesearch: Int[Array, ""] | int = 20
 
-    def resolve(self, dtype: jnp.dtype) -> "Options":
-        """The options with tolerances in `dtype`, ftol included."""
+    def tolerances(self, dtype: jnp.dtype) -> tuple[Scalar, Scalar]:
+        """ftol and gtol in `dtype`, with its default."""
         factor = 1e7 if jnp.finfo(dtype).eps < 1e-10 else 10
         ftol = factor * jnp.finfo(dtype).eps if self.ftol is None else self.ftol
-        return self._replace(ftol=jnp.asarray(ftol, dtype), gtol=jnp.asarray(self.gtol, dtype))
+        return jnp.asarray(ftol, dtype), jnp.asarray(self.gtol, dtype)
 
 
 class Iterate(NamedTuple):
@@ -104,31 +104,33 @@ def init(x0: Vector, box: Box | None = None, memory_size: int = 10) -> State:
 
 
 def _opening(box: Box | None, dtype: jnp.dtype) -> Search:
-    """The search before the first: with no slope to judge by it takes what comes. `step` and `step_max` limit the first
-    move: to the Cauchy point if anything is bounded, and to length 1 unless everything is. ZBLN, lnsrlb."""
+    """The search before the first: without a slope to judge by, it takes what comes.
+
+    Its `step_max` and `step` bound the first move, the step by 1 if anything is bounded and the length by 1 unless
+    everything is. ZBLN, subroutine lnsrlb.
+    """
     far, most, zero = jnp.asarray(STEP_MAX, dtype), jnp.finfo(dtype).max, jnp.zeros((), dtype)
     low, high = (False, False) if box is None else (jnp.isfinite(box.lower), jnp.isfinite(box.upper))
     length, step_max = jnp.where(jnp.all(low & high), most, 1), jnp.where(jnp.any(low | high), 1, far)
     return linesearch.begin(zero, zero, length.astype(dtype), step_max)
 
 
-def update(state: State, f: Scalar, g: Vector, box: Box | None, options: Options) -> State:
+def update(state: State, f: Scalar, g: Vector, box: Box | None = None, options: Options = Options()) -> State:
     """The state after f and g at `state.x`."""
     # 1. What does the line search make of this point?
-    options = options.resolve(g.dtype)
+    ftol, gtol = options.tolerances(g.dtype)
     old, search = state.iterate, linesearch.unpack(state.search)
     direction = state.target - old.x
     slope = g @ direction
     running = state.status == Status.RUNNING
     opening = search.start.slope == 0
     finite = jnp.isfinite(f) & jnp.isfinite(slope)  # a NaN or inf in g makes its slope one, in any direction
-    accept = running & finite & (opening | linesearch.accepts(search, f, slope))
-    searched = jax.lax.cond(running & ~accept, lambda: linesearch.advance(state.search, f, slope), lambda: state.search)
-    failed = running & ~accept & (search.trials + 1 >= options.max_linesearch)
+    met = running & finite & (opening | linesearch.accepts(search, f, slope))
+    searched = jax.lax.cond(running & ~met, lambda: linesearch.advance(state.search, f, slope), lambda: state.search)
+    failed = running & ~met & (search.trials + 1 >= options.max_linesearch)
     following = linesearch.unpack(searched)
-    accept = accept | (
-        running & finite & ~accept & ~failed & (following.step == search.step) & (following.bracketed > 0)
-    )
+    again = (following.bracketed > 0) & (following.step == search.step)  # it would only evaluate the same point again
+    accept = met | (running & ~failed & finite & again)
 
     # 2. The new iterate, and the pair it brings.
     moved = accept & ~opening
@@ -148,71 +150,76 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None, options: Options
         (~running, state.status),
         (failed & stuck & finite, Status.ABNORMAL),
         (~accept & (opening | failed & stuck), Status.NON_FINITE),
-        (accept & opening & (residual <= options.gtol), Status.GRADIENT),
+        (accept & opening & (residual <= gtol), Status.GRADIENT),
         (accept & (iterations >= options.max_iterations), Status.ITERATIONS),
         (accept & (evaluations > options.max_evaluations), Status.EVALUATIONS),
-        (accept & (residual <= options.gtol), Status.GRADIENT),
-        (moved & (old.f - f <= options.ftol * scale), Status.REDUCTION),
+        (accept & (residual <= gtol), Status.GRADIENT),
+        (moved & (old.f - f <= ftol * scale), Status.REDUCTION),
     )
 
     # 4. Where to aim next; or, from the same iterate, how far along the way to try next.
-    def aim() -> tuple[Vector, Array, Memory]:
-        return _aim(iterate, forget(count(memory, ys, sy, curved), failed), box, iterations == 0, state.search)
+    done = status != Status.RUNNING
 
-    def go_on() -> tuple[Vector, Array, Memory]:
-        return state.target, searched, memory._replace(YS=None, slot=None)
+    def aim() -> tuple[Vector, Array, dict]:
+        # At the last iterate too: the run may be continued.
+        counted = forget(count(memory, ys, sy, curved), failed)
+        target, first, descent = _aim(iterate, counted, box, iterations == 0, linesearch.unpack(state.search))
+        return target, linesearch.pack(first), _small(forget(counted, ~descent & ~done))
 
-    turn = (status == Status.RUNNING) & (accept | failed)
-    target, packed, small = jax.lax.cond(turn, aim, go_on)
+    def go_on() -> tuple[Vector, Array, dict]:
+        return state.target, searched, _small(memory)
+
+    target, packed, small = jax.lax.cond(accept | failed, aim, go_on)
 
     # 5. The point to evaluate: the target bit for bit at step 1, and a bound bit for bit where one is met.
-    search = linesearch.unpack(packed)
-    status = jnp.where((status == Status.RUNNING) & ~(search.start.slope < 0), Status.ABNORMAL, status)
-    trial = _trial(iterate.x, target, search.step, box)
+    upcoming = linesearch.unpack(packed)
+    status = jnp.where(~done & ~(upcoming.start.slope < 0), Status.ABNORMAL, status)
+    trial = _trial(iterate.x, target, upcoming.step, box)
     return State(
         x=jnp.where(status == Status.RUNNING, trial, iterate.x),
         search=packed,
         evaluations=evaluations,
         iterate=iterate,
         target=target,
-        memory=small._replace(YS=memory.YS, slot=memory.slot),
+        memory=memory._replace(**small),
         iterations=iterations,
         residual=residual,
         status=status,
     )
 
 
+def _small(memory: Memory) -> dict:
+    """What may leave a conditional: nothing of size (m, n)."""
+    return {"gram": memory.gram, "theta": memory.theta, "held": memory.held}
+
+
 def _aim(
-    iterate: Iterate, memory: Memory, box: Box | None, first: Bool[Array, ""], packed: Array
-) -> tuple[Vector, Array, Memory]:
-    """The target x̄, the search that begins there, packed, and what is left of the memory."""
+    iterate: Iterate, memory: Memory, box: Box | None, first: Bool[Array, ""], opening: Search
+) -> tuple[Vector, Search, Bool[Array, ""]]:
+    """The target x̄, the search for a step towards it, and whether the model gave a descent direction."""
     x, f, g = iterate
     m, n = memory.YS.shape[1:]
-    everywhere = Box(jnp.full(n, -jnp.inf, x.dtype), jnp.full(n, jnp.inf, x.dtype))
-    limits, all_free = (everywhere, jnp.ones(n, bool)) if box is None else (box, None)
-    held = memory.held > 0  # without pairs, xᶜ is the model's minimum
+    limits = Box(jnp.full_like(x, -jnp.inf), jnp.full_like(x, jnp.inf)) if box is None else box
+    everything, held = jnp.ones(n, bool), memory.held > 0
     if n <= 2 * m:
         B, theta = dense.hessian(memory)
-        point, gradient, free = (x, g, all_free) if box is None else dense.cauchy_point(x, g, box, B, theta)
-        free = free & held
-        step = dense.subspace_step(gradient, free, B)
+        point, gradient, free = (x, g, everything) if box is None else dense.cauchy_point(x, g, box, B, theta)
+        free = free & held  # without pairs, xᶜ is the model's minimum
+        d = dense.subspace_step(gradient, free, B)
     else:
         B = model(memory)
-        point, c, free = (x, jnp.zeros(2 * m, x.dtype), all_free) if box is None else cauchy.cauchy_point(x, g, box, B)
+        point, c, free = (x, jnp.zeros_like(B.scale), everything) if box is None else cauchy.cauchy_point(x, g, box, B)
         free = free & held
-        step = subspace.subspace_step(x, g, cauchy.CauchyPoint(point, c, free), B)
-    target = subspace.target(x, g, point, step, free, limits)
+        d = subspace.subspace_step(x, g, cauchy.CauchyPoint(point, c, free), B)
+    target = subspace.target(x, g, point, d, free, limits)
 
     # One fallback for all that can go wrong on the way here, NaN meaning no: B = I, whose Cauchy point is P(x - g).
     descent = g @ (target - x) < 0
-    memory = forget(memory, ~descent)
     target = jnp.where(descent, target, project(x - g, limits))
     d = target - x
-    opening = linesearch.unpack(packed)
-    nearest = jnp.minimum(STEP_MAX, jnp.min(reach(x, d, limits)))
-    step_max = jnp.where(first, opening.step_max, nearest)
+    step_max = jnp.where(first, opening.step_max, jnp.minimum(STEP_MAX, jnp.min(reach(x, d, limits))))
     step = jnp.minimum(step_max, jnp.where(first, opening.step / jnp.sqrt(d @ d), 1))
-    return target, linesearch.pack(linesearch.begin(f, g @ d, step, step_max)), memory._replace(YS=None, slot=None)
+    return target, linesearch.begin(f, g @ d, step, step_max), descent
 
 
 def _trial(x: Vector, target: Vector, step: Scalar, box: Box | None) -> Vector:
@@ -236,7 +243,7 @@ def _first_true(*cases: tuple[Bool[Array, ""], Status | Array]) -> Int[Array, ""
     return status
 
 
-def continue_from(state: State, box: Box | None) -> State:
+def continue_from(state: State, box: Box | None = None) -> State:
     """The state with its end undone: it asks for f and g at its last iterate, and goes on from there.
 
     Nothing else is lost, so with the same data and larger limits a run goes on as if it had never stopped; the point
@@ -253,12 +260,13 @@ def continue_from(state: State, box: Box | None) -> State:
     )
 
 
-def step(value_and_grad: Callable, state: State, box: Box | None, options: Options) -> State:
+def step(value_and_grad: Callable, state: State, box: Box | None = None, options: Options = Options()) -> State:
     """The state after one evaluation of f, g = value_and_grad(state.x)."""
-    return update(state, *value_and_grad(state.x), box, options)
+    f, g = value_and_grad(state.x)
+    return update(state, f, g, box, options)
 
 
-def run(value_and_grad: Callable, state: State, box: Box | None, options: Options) -> State:
+def run(value_and_grad: Callable, state: State, box: Box | None = None, options: Options = Options()) -> State:
     """The state after all the evaluations that it asks for."""
     return jax.lax.while_loop(
         lambda state: state.status == Status.RUNNING,

@@ -160,14 +160,6 @@ def test_without_pairs_the_point_is_the_projected_gradient_step(seed):
     assert_allclose(cauchy_point(q.x, q.g, q.box, q.memory).x, expected, rtol=0, atol=distance(q, expected))
 
 
-@pytest.mark.parametrize("state", ["empty", "full"])
-def test_point_is_the_start_where_that_is_first_order(state):
-    q = draw.quadratic(0, 4, 12, state)
-    x, g = np.array([0.0, 1.0, 1.0, 0.5]), np.array([1.0, -1.0, 0.0, 0.0])
-    found = cauchy_point(x, g, Box(np.zeros(4), np.ones(4)), q.memory)
-    assert_array_equal(found.x, x)
-
-
 @pytest.mark.parametrize("scale", [1e2, 1e4, 1e6])
 def test_small_gradients_keep_their_digits_when_large_ones_have_stopped(scale):
     q = draw.badly_scaled(scale)

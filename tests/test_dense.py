@@ -133,13 +133,6 @@ def test_cauchy_point_is_in_the_box_without_tolerance(drawn):
     assert ((q.box.lower <= found.point) & (found.point <= q.box.upper)).all()
 
 
-@pytest.mark.parametrize("state", ["empty", "full"])
-def test_cauchy_point_is_the_start_where_that_is_first_order(state):
-    x, g = np.array([0.0, 1.0, 1.0, 0.5]), np.array([1.0, -1.0, 0.0, 0.0])
-    found = for_few(x, g, Box(np.zeros(4), np.ones(4)), draw.quadratic(0, 4, 12, state).memory)
-    assert_array_equal(found.point, x)
-
-
 @pytest.mark.parametrize("scale", [1e2, 1e4, 1e6])
 def test_small_gradients_keep_their_digits_when_large_ones_have_stopped(scale):
     q = draw.badly_scaled(scale)

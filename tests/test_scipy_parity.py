@@ -27,11 +27,9 @@ LONG = ["quadratic_1e6", "quadratic_1e8", "quadratic_1e10", "ginzburg_landau", "
         "deconvolution", "chained_rosenbrock_200"]  # fmt: skip
 NAMES = [pytest.param(p.name, marks=[pytest.mark.slow] * (p.name in LONG)) for p in PROBLEMS]
 FEW = tuple((n, seed) for n, number in {2: 75, 5: 75, 10: 75, 25: 60, 60: 15}.items() for seed in range(number))
-THOUSAND = tuple(
-    (n, seed) for n, number in {2: 250, 5: 250, 10: 250, 25: 200, 60: 50}.items() for seed in range(number)
-)
+MANY = tuple((n, seed) for n, number in {2: 250, 5: 250, 10: 250, 25: 200, 60: 50}.items() for seed in range(number))
 RANDOM = pytest.mark.parametrize("keys", [pytest.param(FEW, id="300"),
-                                          pytest.param(THOUSAND, id="1000", marks=pytest.mark.slow)])  # fmt: skip
+                                          pytest.param(MANY, id="1000", marks=pytest.mark.slow)])  # fmt: skip
 
 update = jax.jit(solver.update)  # compiled once for each n
 bumpy_and_grad = jax.jit(jax.value_and_grad(bumpy))
@@ -114,10 +112,19 @@ def disturbed(key, noise):
 
 
 @cache
+def spread(key):
+    """How far the disturbances move SciPy's f; inf if they change its counts."""
+    random, most = np.random.RandomState(0), 0.0
+    for _ in range(20):
+        run = disturbed(key, lambda g: g * (1 + 1e-14 * random.standard_normal(len(g))))
+        most = max(most, abs(run.f - scipys(key).f)) if run.counts == scipys(key).counts else np.inf
+        if most == np.inf:
+            break
+    return most
+
+
 def stable(key):
-    random = np.random.RandomState(0)
-    runs = (disturbed(key, lambda g: g * (1 + 1e-14 * random.standard_normal(len(g)))) for _ in range(20))
-    return all(run.counts == scipys(key).counts for run in runs)
+    return spread(key) < np.inf
 
 
 @cache
@@ -147,7 +154,7 @@ def held(key):
     """The variables that a bound stops at the end, and those of them that are equal to it."""
     x, (value_and_grad, _, lower, upper) = ours(key).x, case(key)
     g = np.asarray(value_and_grad(x)[1])
-    stopped = np.abs(g) > 1e3 * np.abs(oracles.project(x - g, lower, upper) - x)
+    stopped = np.abs(g) > 1e3 * np.abs(np.clip(-g, lower - x, upper - x))
     return stopped, stopped & (x == np.where(g > 0, lower, upper))
 
 
@@ -183,7 +190,7 @@ def test_f_on_random_problems_is_scipys_or_lower(keys):
 
 @pytest.mark.slow
 def test_counts_on_98_percent_of_the_stable_ones_of_1000_random_problems_are_scipys():
-    assert len(stable_with_other_counts(THOUSAND)) <= 0.02 * sum(map(stable, THOUSAND))
+    assert len(stable_with_other_counts(MANY)) <= 0.02 * sum(map(stable, MANY))
 
 
 @pytest.mark.slow
@@ -220,17 +227,25 @@ def test_bounds_active_at_the_end_on_random_problems_are_hit_bit_for_bit(keys):
         assert_array_equal(*held(key))
 
 
-@pytest.mark.parametrize(("n", "lanes"), [(5, 100), (25, 100), *(
-    pytest.param(n, 250, marks=pytest.mark.slow) for n in (2, 5, 10, 25))])  # fmt: skip
-def test_lanes_of_vmap_take_the_path_of_the_problem_alone(n, lanes):
-    problems = [random_problem(seed, n) for seed in range(lanes)]
+@pytest.fixture(scope="module", params=[(5, 100), (25, 100), *(
+    pytest.param((n, 250), marks=pytest.mark.slow) for n in (2, 5, 10, 25))], ids=str)  # fmt: skip
+def lanes(request):
+    """For each random problem of one size: its key, its result alone, and that of its lane in a batch of them all."""
+    n, number = request.param
+    problems = [random_problem(seed, n)[1:] for seed in range(number)]
+    solve = jax.jit(lambda x0, lower, upper, args: minimize(bumpy, x0, args, bounds=(lower, upper)))
+    together = jax.vmap(solve)(*jax.tree.map(lambda *leaves: np.stack(leaves), *problems))
+    return [
+        ((n, seed), solve(*problem), jax.tree.map(lambda leaf, seed=seed: leaf[seed], together))
+        for seed, problem in enumerate(problems)
+    ]
 
-    def solve(x0, lower, upper, args):
-        return minimize(bumpy, x0, args, bounds=(lower, upper))
 
-    alone = [jax.jit(solve)(*problem[1:]) for problem in problems]
-    together = jax.vmap(solve)(*jax.tree.map(lambda *leaves: jnp.stack(leaves), *(problem[1:] for problem in problems)))
-    ends = list(zip(together.iterations, together.evaluations, strict=True))
-    other = [i for i, one in enumerate(alone) if ends[i] != (one.iterations, one.evaluations)
-             or abs(together.fun[i] - one.fun) > 1e-12 * max(1, abs(one.fun))]  # fmt: skip
-    assert [i for i in other if stable((n, i))] == []
+def test_lanes_of_vmap_have_the_counts_of_the_problem_alone(lanes):
+    counts = [(key, [(end.iterations, end.evaluations) for end in ends]) for key, *ends in lanes]
+    assert [key for key, (alone, lane) in counts if alone != lane and stable(key)] == []
+
+
+def test_lanes_of_vmap_have_the_f_of_the_problem_alone(lanes):
+    apart = [(key, abs(alone.fun - lane.fun), max(1, abs(alone.fun))) for key, alone, lane in lanes]
+    assert [key for key, error, scale in apart if error > 1e-12 * scale and error > spread(key)] == []
