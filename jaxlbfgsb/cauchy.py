@@ -74,7 +74,8 @@ def _moving(B: Model, d: Vector) -> tuple[Scalar, Pairs]:
 
 def _after(v: Array) -> Array:
     """The sums of all later entries along the last axis."""
-    return jnp.flip(jnp.cumsum(jnp.flip(v, -1), -1), -1) - v
+    sums = jax.lax.cumsum(v[..., 1:], axis=v.ndim - 1, reverse=True)
+    return jnp.concatenate([sums, jnp.zeros_like(v[..., :1])], axis=-1)
 
 
 def _quadratic(B: Model, tau: Vector, G: Vector, p: Array, ends: Array) -> tuple[Vector, Vector]:

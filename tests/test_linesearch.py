@@ -27,8 +27,12 @@ def accepts(packed, f, slope):
     return linesearch.accepts(unpack(packed), f, slope)
 
 
+def unpacked(packed):
+    return linesearch.unpack(np.asarray(packed))
+
+
 def field(packed, name):
-    return float(getattr(jax.tree.unflatten(linesearch._TREE, list(np.asarray(packed))), name))
+    return float(getattr(unpacked(packed), name))
 
 
 def steps_and_end(values, step, step_max, dtype=np.float64, most=30):
@@ -329,7 +333,7 @@ def test_a_value_near_overflow_gives_a_step(dtype):
 
 def random_search(seed, dtype):
     numbers = np.random.default_rng(seed).normal(size=SIZE).astype(dtype)
-    return jax.tree.unflatten(linesearch._TREE, list(numbers))
+    return linesearch.unpack(numbers)
 
 
 def test_size_counts_the_numbers_of_a_search():
