@@ -26,7 +26,7 @@ def listed(name, dtype=jnp.float64):
     problem = BY_NAME[name]
     box = Box(jnp.asarray(problem.lower, dtype), jnp.asarray(problem.upper, dtype))
     box = box if np.isfinite(box).any() else None
-    return jax.value_and_grad(problem.fun), init(jnp.asarray(problem.x0, dtype), box), box
+    return jax.jit(jax.value_and_grad(problem.fun)), init(jnp.asarray(problem.x0, dtype), box), box
 
 
 def rosenbrock(x, height=100.0):
@@ -96,8 +96,7 @@ def test_update_takes_one_evaluation():
 
 @pytest.mark.parametrize("name", MIXED)
 def test_iterate_holds_f_and_g_of_its_own_x(name):
-    fun, start, box = listed(name)
-    value_and_grad = jax.jit(fun)
+    value_and_grad, start, box = listed(name)
     for state in walk(value_and_grad, start, box):
         assert_identical((state.iterate.f, state.iterate.g), value_and_grad(state.iterate.x))
 
@@ -141,7 +140,7 @@ def test_concave_pair_is_not_remembered():
 @pytest.mark.parametrize("name", MIXED)
 def test_run_is_step_until_it_ends(name):
     value_and_grad, state, box = listed(name)
-    *_, last = walk(jax.jit(value_and_grad), state, box)
+    *_, last = walk(value_and_grad, state, box)
     end = run(value_and_grad, state, box, Options())
     assert (end.iterations, end.evaluations, end.status) == (last.iterations, last.evaluations, last.status)
 
