@@ -6,6 +6,7 @@ program.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.extend.core import jaxpr_as_fun
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int, PyTree
 
 from .arguments import check_args, check_bounds, check_gradient, check_options, check_x0, is_array, traced_status
@@ -151,6 +153,29 @@ def _solve(
     value_and_grad: bool,
     memory_size: int,
 ) -> Result:
+    solve = partial(_run, fun, has_aux, value_and_grad, memory_size)
+    shardings = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, x0)
+    explicit = [s.mesh for s in jax.tree.leaves(shardings) if AxisType.Explicit in s.mesh.axis_types]
+    if explicit:  # a solver is made of sums over all variables: the compiler places them, and x ends as x0 began
+        one = NamedSharding(explicit[0], PartitionSpec())
+        fields: list[Any] = [shardings, one, shardings, one, one, one, one, one]
+        solve = jax.sharding.auto_axes(out_sharding=Result(*fields))(solve)
+    return solve(x0, args, lower, upper, options)
+
+
+def _run(
+    fun: Callable,
+    has_aux: bool,
+    value_and_grad: bool,
+    memory_size: int,
+    x0: PyTree,
+    args: tuple,
+    lower: PyTree,
+    upper: PyTree,
+    options: Options,
+) -> Result:
+    x0 = jax.tree.map(jax.lax.stop_gradient, x0)
+    args, lower, upper = _underivable((args, lower, upper))
     x, unravel = ravel(x0)
     box = None if lower is None else Box(ravel(lower)[0], ravel(upper)[0])
     objective, aux = _trace(fun, x, x0, unravel, args, has_aux, value_and_grad)
@@ -186,14 +211,32 @@ _outermost = jax.jit(_solve, static_argnames=_STATIC, compiler_options=LEAN)
 
 def _compiled(*arguments: Any) -> Result:
     """_solve under jit."""
-    if isinstance(jnp.zeros(()), Tracer):  # inside another jit
+    if isinstance(jax.lax.full((), 0.0), Tracer):  # inside another jit
         return _nested(*arguments)
     try:
         return _outermost(*arguments)
-    except jax.errors.JaxRuntimeError as error:
+    except Exception as error:  # an XLA that does not know the option; a transformation that makes of it an inner jit
         if not any(option in str(error) for option in LEAN):
             raise
-        return _nested(*arguments)  # an XLA that no longer knows the option
+        return _nested(*arguments)
+
+
+def _underivable(tree: PyTree) -> PyTree:
+    """The tree, with an error for whoever asks for a derivative by it: that of the iterations would be wrong."""
+    return jax.tree.map(_no_derivative, tree)
+
+
+@jax.custom_jvp
+def _no_derivative(x: Array) -> Array:
+    return x
+
+
+@_no_derivative.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple:
+    raise NotImplementedError(
+        "the derivative of minimize's result is not available; to treat the result as a constant, put "
+        "jax.lax.stop_gradient around args, bounds and what fun closes over"
+    )
 
 
 def ravel(tree: PyTree) -> tuple[Vector, Callable[[Vector], PyTree]]:
@@ -222,7 +265,7 @@ def _trace(
 
     jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(x)
     structure = jax.tree.structure(shape)
-    evaluate = jaxpr_as_fun(jaxpr)
+    evaluate = jaxpr_as_fun(jaxpr.replace(consts=_underivable(jaxpr.consts)))
     value, grad = _pair(shape, "(value, gradient)", "value_and_grad") if value_and_grad else (shape, None)
     f, aux = _pair(value, "(value, aux)", "has_aux") if has_aux else (value, None)
     if not isinstance(f, jax.ShapeDtypeStruct) or f.shape != () or not jnp.issubdtype(f.dtype, jnp.floating):

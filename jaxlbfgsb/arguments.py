@@ -107,12 +107,14 @@ def _like(bound: PyTree, absent: float, x0: PyTree, name: str) -> PyTree:
         raise ValueError(f"bounds: {name} must be a prefix of x0's tree {jax.tree.structure(x0)}: {error}") from None
     leaves = jax.tree.leaves(bound, is_leaf=lambda leaf: leaf is None)
 
-    def fit(path: Any, x: Array, leaf: Any) -> Array:
-        leaf = jnp.asarray(absent if leaf is None else leaf)
+    def fit(path: Any, x: Array, leaf: Any) -> Any:
+        leaf = np.asarray(absent if leaf is None else leaf) if not isinstance(leaf, jax.Array) else leaf
         if jnp.issubdtype(leaf.dtype, jnp.complexfloating) or leaf.dtype == bool:
             raise TypeError(f"bounds: {name}{_at(path)} must be real numbers, got {leaf.dtype}")
         try:
-            return jnp.broadcast_to(leaf.astype(x.dtype), x.shape)
+            # Known numbers stay NumPy's: each operation of JAX outside of jit costs some 20 µs.
+            broadcast_to = jnp.broadcast_to if isinstance(leaf, jax.Array) else np.broadcast_to
+            return broadcast_to(leaf.astype(x.dtype), x.shape)
         except ValueError:
             raise ValueError(
                 f"bounds: {name}{_at(path)} must broadcast to the shape {list(x.shape)} of x0, got {list(leaf.shape)}"

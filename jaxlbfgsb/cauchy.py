@@ -105,7 +105,7 @@ def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
         # What still moves behind the chunk: by subtraction, which is cheap, until it would cost two digits.
         G, p = at.G - move @ move, at.p - w @ move
         behind = (t > tau[-1]) | ((t == tau[-1]) & (jax.lax.iota(jnp.int32, n) > index[-1]))
-        cancelled = G < 0.01 * at.exact
+        cancelled = 0.01 * at.exact > G
         G, p = jax.lax.cond(cancelled, lambda: _moving(B, jnp.where(behind, d, 0)), lambda: (G, p))
         exact = jnp.where(cancelled, G, at.exact)
         G = G + _after(move**2)

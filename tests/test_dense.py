@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxlbfgsb import cauchy, dense, subspace
-from jaxlbfgsb.box import Box, can_move, path_end
+from jaxlbfgsb.box import can_move, path_end
 from jaxlbfgsb.memory import empty
 from jaxlbfgsb.model import model
 
