@@ -64,8 +64,9 @@ def warm_calls(n: int) -> dict[str, float]:
     both = jax.jit(jax.value_and_grad(chained))
     solver = jaxopt.LBFGSB(chained, maxiter=500, tol=1e-5)
     peer = jax.jit(lambda x: solver.run(x, bounds=(lower, upper)))
+    ours = jax.jit(lambda x: minimize(chained, x, bounds=(lower, upper)))
     candidates = {
-        "jaxlbfgsb": lambda: minimize(chained, x, bounds=(lower, upper)),
+        "jaxlbfgsb": lambda: ours(x),
         "SciPy, NumPy gradient": lambda: fmin_l_bfgs_b(chained_numpy, start, bounds=pairs),
         "SciPy, jitted gradient": lambda: fmin_l_bfgs_b(lambda x: tuple(map(np.asarray, both(x))), start, bounds=pairs),
         "jaxopt": lambda: peer(x),

@@ -109,6 +109,8 @@ def _like(bound: PyTree, absent: float, x0: PyTree, name: str) -> PyTree:
 
     def fit(path: Any, x: Array, leaf: Any) -> Any:
         leaf = np.asarray(absent if leaf is None else leaf) if not isinstance(leaf, jax.Array) else leaf
+        if (leaf.dtype, leaf.shape) == (x.dtype, x.shape):
+            return leaf
         if jnp.issubdtype(leaf.dtype, jnp.complexfloating) or leaf.dtype == bool:
             raise TypeError(f"bounds: {name}{_at(path)} must be real numbers, got {leaf.dtype}")
         try:
