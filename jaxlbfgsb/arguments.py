@@ -22,19 +22,8 @@ BOTH_SPELLINGS = (
 )
 
 
-def check_gradient(grad: PyTree, x0: PyTree) -> None:
-    if jax.tree.structure(grad) != jax.tree.structure(x0):
-        raise ValueError(f"fun must return a gradient like x, {jax.tree.structure(x0)}, got {jax.tree.structure(grad)}")
-    for (path, leaf), x in zip(jax.tree.leaves_with_path(grad), jax.tree.leaves(x0), strict=True):
-        if leaf.shape != x.shape or not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(
-                f"fun must return a gradient like x: expected {x.dtype}{list(x.shape)}"
-                f"{_at(path)}, got {leaf.dtype}{list(leaf.shape)}"
-            )
-
-
 def check_x0(x0: PyTree) -> PyTree:
-    """x0 with arrays for leaves."""
+    """x0 with JAX arrays for leaves."""
     for path, leaf in jax.tree.leaves_with_path(x0):
         dtype = np.dtype(type(leaf)) if isinstance(leaf, Number) else getattr(leaf, "dtype", type(leaf).__name__)
         if dtype not in (np.float32, np.float64):
@@ -83,6 +72,8 @@ def _pairs(bounds: Any, x0: PyTree) -> tuple[Any, Any]:
     """SciPy's list of (low, high) pairs, or an (n, 2) array, as (lower, upper)."""
     if not is_array(x0) or x0.ndim != 1:
         raise ValueError(f"bounds as a list of pairs or an (n, 2) array need x0 to be one 1-D array; {BOTH_SPELLINGS}")
+    if isinstance(bounds, np.ndarray) and bounds.dtype == object:  # None among numbers
+        bounds = bounds.tolist()
     if is_array(bounds):
         shape = bounds.shape
     else:
@@ -111,7 +102,7 @@ def _like(bound: PyTree, absent: float, x0: PyTree, name: str) -> PyTree:
         leaf = np.asarray(absent if leaf is None else leaf) if not isinstance(leaf, jax.Array) else leaf
         if (leaf.dtype, leaf.shape) == (x.dtype, x.shape):
             return leaf
-        if jnp.issubdtype(leaf.dtype, jnp.complexfloating) or leaf.dtype == bool:
+        if not (jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.issubdtype(leaf.dtype, jnp.integer)):
             raise TypeError(f"bounds: {name}{_at(path)} must be real numbers, got {leaf.dtype}")
         try:
             # Known numbers stay NumPy's: each operation of JAX outside of jit costs some 20 µs.
@@ -128,6 +119,7 @@ def _like(bound: PyTree, absent: float, x0: PyTree, name: str) -> PyTree:
 
 
 def check_options(options: Options) -> Options:
+    """The options, if all that can be seen of them is sound."""
     if not isinstance(options, Options):
         raise TypeError(f"options must be an Options, got {type(options).__name__}; write Options(gtol=1e-8), say")
     for name in ("ftol", "gtol"):
@@ -144,10 +136,23 @@ def check_options(options: Options) -> Options:
 
 
 def check_args(args: tuple) -> tuple:
+    """args, if jit can take them."""
     for path, leaf in jax.tree.leaves_with_path(args):
         if not is_array(leaf) and not isinstance(leaf, Number):
             raise TypeError(f"args{_at(path)} must be an array or a number, got {type(leaf).__name__}")
     return args
+
+
+def check_gradient(grad: PyTree, x0: PyTree) -> None:
+    """Raises if what fun returned as its gradient has not the tree, shapes and kind of x0."""
+    if jax.tree.structure(grad) != jax.tree.structure(x0):
+        raise ValueError(f"fun must return a gradient like x, {jax.tree.structure(x0)}, got {jax.tree.structure(grad)}")
+    for (path, leaf), x in zip(jax.tree.leaves_with_path(grad), jax.tree.leaves(x0), strict=True):
+        if leaf.shape != x.shape or not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(
+                f"fun must return a gradient like x: expected {x.dtype}{list(x.shape)}"
+                f"{_at(path)}, got {leaf.dtype}{list(leaf.shape)}"
+            )
 
 
 def traced_status(x: Vector, box: Box | None, options: Options) -> Int[Array, ""]:
