@@ -72,3 +72,10 @@ def test_public_name_is_documented(name):
 
 def test_public_names_are_sorted():
     assert jaxlbfgsb.__all__ == sorted(jaxlbfgsb.__all__)
+
+
+@pytest.mark.slow
+def test_import_takes_at_most_a_tenth_of_a_second():
+    program = "import jax, time; t = time.perf_counter(); import jaxlbfgsb; print(time.perf_counter() - t)"
+    runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True) for _ in range(5)]
+    assert min(float(run.stdout) for run in runs) <= 0.1
