@@ -187,7 +187,10 @@ def _run(
         taken = (new.iterations > state.iterations) | (state.evaluations == 0)
         return new, jax.tree.map(lambda now, before: jnp.where(taken, now, before), here, aux)
 
-    start = init(x, box, memory_size)._replace(status=traced_status(x, box, options))
+    status = traced_status(x, box, options)
+    start = init(x, box, memory_size)
+    begin = jnp.where(status == Status.RUNNING, start.iterate.x, x)  # with bounds that cross there is no projection
+    start = start._replace(status=status, iterate=start.iterate._replace(x=begin))
     state, aux = jax.lax.while_loop(lambda carry: carry[0].status == Status.RUNNING, advance, (start, aux))
     return Result(
         x=unravel(state.iterate.x),

@@ -95,7 +95,9 @@ def _like(bound: PyTree, absent: float, x0: PyTree, name: str) -> PyTree:
     try:
         bound = jax.tree.broadcast(bound, x0, is_leaf=lambda leaf: leaf is None)
     except ValueError as error:
-        raise ValueError(f"bounds: {name} must be a prefix of x0's tree {jax.tree.structure(x0)}: {error}") from None
+        raise ValueError(
+            f"bounds: {name} must be a prefix of x0's tree {jax.tree.structure(x0)}; {BOTH_SPELLINGS}: {error}"
+        ) from None
     leaves = jax.tree.leaves(bound, is_leaf=lambda leaf: leaf is None)
 
     def fit(path: Any, x: Array, leaf: Any) -> Any:
@@ -122,16 +124,21 @@ def check_options(options: Options) -> Options:
     """The options, if all that can be seen of them is sound."""
     if not isinstance(options, Options):
         raise TypeError(f"options must be an Options, got {type(options).__name__}; write Options(gtol=1e-8), say")
-    for name in ("ftol", "gtol"):
-        value = getattr(options, name)
-        if value is not None and _known(value) and not np.all(np.asarray(value) >= 0):
-            raise ValueError(f"options.{name} must not be negative or NaN, got {value}")
-    for name, least in (("max_iterations", 0), ("max_evaluations", 0), ("max_linesearch", 1)):
-        value = getattr(options, name)
-        if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
-            raise TypeError(f"options.{name} must be an integer, got {value!r}")
-        if _known(value) and not np.all(np.asarray(value) >= least):
-            raise ValueError(f"options.{name} must be at least {least}, got {value}")
+    for name, value in options._asdict().items():
+        if name == "ftol" and value is None:
+            continue
+        is_limit = name.startswith("max_")
+        kind = None if value is None else jnp.result_type(value)
+        if kind is None or not (
+            jnp.issubdtype(kind, jnp.integer) or (not is_limit and jnp.issubdtype(kind, jnp.floating))
+        ):
+            raise TypeError(f"options.{name} must be {'an integer' if is_limit else 'a real number'}, got {value!r}")
+        if np.shape(value) != ():
+            raise ValueError(f"options.{name} must be a scalar, got shape {list(np.shape(value))}; vmap over options")
+        least = 1 if name == "max_linesearch" else 0
+        if _known(value) and not value >= least:
+            expected = f"at least {least}" if is_limit else "not be negative or NaN"
+            raise ValueError(f"options.{name} must {'be ' * is_limit}{expected}, got {value}")
     return options
 
 

@@ -35,7 +35,7 @@ class Options(NamedTuple):
 
     Attributes:
       ftol: stop when (f_k - f_{k+1}) / max(|f_k|, |f_{k+1}|, 1) ≤ ftol. None is SciPy's 10⁷ε = 2.2e-9 in float64, and
-        10 ε = 1.2e-6 in float32, where 10⁷ε would be 1.2 and stop every run at once.
+        ε = 1.2e-7 in float32, where 10⁷ε would be 1.2 and stop every run at once.
       gtol: stop when max |P(x - g) - x| ≤ gtol, in units of f over units of x.
       max_iterations: accepted steps allowed.
       max_evaluations: evaluations allowed; looked at between iterations, so that a line search always ends.
@@ -50,7 +50,7 @@ class Options(NamedTuple):
 
     def tolerances(self, dtype: jnp.dtype) -> tuple[Scalar, Scalar]:
         """ftol and gtol in `dtype`, with its default."""
-        factor = 1e7 if jnp.finfo(dtype).eps < 1e-10 else 10
+        factor = 1e7 if jnp.finfo(dtype).eps < 1e-10 else 1
         ftol = factor * jnp.finfo(dtype).eps if self.ftol is None else self.ftol
         return jnp.asarray(ftol, dtype), jnp.asarray(self.gtol, dtype)
 
@@ -151,8 +151,8 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None = None, options: 
         (failed & stuck & finite, Status.ABNORMAL),
         (~accept & (opening | failed & stuck), Status.NON_FINITE),
         (accept & opening & (residual <= gtol), Status.GRADIENT),
-        (accept & (iterations >= options.max_iterations), Status.ITERATIONS),
-        (accept & (evaluations > options.max_evaluations), Status.EVALUATIONS),
+        (accept & (iterations >= jnp.asarray(options.max_iterations, int)), Status.ITERATIONS),
+        (accept & (evaluations > jnp.asarray(options.max_evaluations, int)), Status.EVALUATIONS),
         (accept & (residual <= gtol), Status.GRADIENT),
         (moved & (old.f - f <= ftol * scale), Status.REDUCTION),
     )

@@ -729,8 +729,7 @@ IMPRECISE = {
     "quadratic_1e8": "a condition of 1e8",
     "quadratic_1e10": "a condition of 1e10",
 }
-QUICK = ["hs1", "hs5", "hs45", "wood", "helical_valley_boxed", "powell_singular", "hill", "camel", "nist_boxbod",
-         "gaussian", "chained_rosenbrock_10", "biggsb1"]  # fmt: skip
+QUICK = ["hs1", "wood", "powell_singular", "hill", "gaussian", "chained_rosenbrock_10"]
 NAMES = [pytest.param(p.name, marks=[pytest.mark.slow] * (p.name not in QUICK)) for p in PROBLEMS]
 
 
