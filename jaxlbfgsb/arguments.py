@@ -124,7 +124,8 @@ def check_options(options: Options) -> Options:
     """The options, if all that can be seen of them is sound."""
     if not isinstance(options, Options):
         raise TypeError(f"options must be an Options, got {type(options).__name__}; write Options(gtol=1e-8), say")
-    for name, value in options._asdict().items():
+    fields: dict[str, Any] = options._asdict()
+    for name, value in fields.items():
         if name == "ftol" and value is None:
             continue
         is_limit = name.startswith("max_")
