@@ -124,22 +124,20 @@ def check_options(options: Options) -> Options:
     """The options, if all that can be seen of them is sound."""
     if not isinstance(options, Options):
         raise TypeError(f"options must be an Options, got {type(options).__name__}; write Options(gtol=1e-8), say")
-    fields: dict[str, Any] = options._asdict()
-    for name, value in fields.items():
+    for name in options._fields:
+        value: Any = getattr(options, name)
         if name == "ftol" and value is None:
             continue
-        is_limit = name.startswith("max_")
-        kind = None if value is None else jnp.result_type(value)
-        if kind is None or not (
-            jnp.issubdtype(kind, jnp.integer) or (not is_limit and jnp.issubdtype(kind, jnp.floating))
-        ):
-            raise TypeError(f"options.{name} must be {'an integer' if is_limit else 'a real number'}, got {value!r}")
+        limit = name.startswith("max_")
+        dtype = jnp.result_type(bool if value is None else value)
+        if not (jnp.issubdtype(dtype, jnp.integer) or (jnp.issubdtype(dtype, jnp.floating) and not limit)):
+            raise TypeError(f"options.{name} must be {'an integer' if limit else 'a real number'}, got {value!r}")
         if np.shape(value) != ():
             raise ValueError(f"options.{name} must be a scalar, got shape {list(np.shape(value))}; vmap over options")
         least = 1 if name == "max_linesearch" else 0
         if _known(value) and not value >= least:
-            expected = f"at least {least}" if is_limit else "not be negative or NaN"
-            raise ValueError(f"options.{name} must {'be ' * is_limit}{expected}, got {value}")
+            expected = f"be at least {least}" if limit else "not be negative or NaN"
+            raise ValueError(f"options.{name} must {expected}, got {value}")
     return options
 
 
