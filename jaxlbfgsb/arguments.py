@@ -5,7 +5,7 @@ Values that are traced cannot be looked at; `traced_status` judges them inside t
 
 import sys
 from numbers import Number
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +125,7 @@ def check_options(options: Options) -> Options:
     if not isinstance(options, Options):
         raise TypeError(f"options must be an Options, got {type(options).__name__}; write Options(gtol=1e-8), say")
     for name in options._fields:
-        value: Any = getattr(options, name)
+        value = cast(Any, getattr(options, name))
         if name == "ftol" and value is None:
             continue
         limit = name.startswith("max_")
