@@ -5,7 +5,7 @@ Values that are traced cannot be looked at; `traced_status` judges them inside t
 
 import sys
 from numbers import Number
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -125,11 +125,11 @@ def check_options(options: Options) -> Options:
     if not isinstance(options, Options):
         raise TypeError(f"options must be an Options, got {type(options).__name__}; write Options(gtol=1e-8), say")
     for name in options._fields:
-        value = cast(Any, getattr(options, name))
-        if name == "ftol" and value is None:
+        value: Any = getattr(options, name)
+        if name == "ftol" and options.ftol is None:
             continue
         limit = name.startswith("max_")
-        dtype = jnp.result_type(bool if value is None else value)
+        dtype = _dtype(value)
         if not (jnp.issubdtype(dtype, jnp.integer) or (jnp.issubdtype(dtype, jnp.floating) and not limit)):
             raise TypeError(f"options.{name} must be {'an integer' if limit else 'a real number'}, got {value!r}")
         if np.shape(value) != ():
@@ -172,6 +172,10 @@ def traced_status(x: Vector, box: Box | None, options: Options) -> Int[Array, ""
         sound = (box.lower <= box.upper) & (box.lower < jnp.inf) & (box.upper > -jnp.inf)
         status = jnp.where(jnp.all(sound), status, jnp.asarray(Status.BAD_BOUNDS))
     return status
+
+
+def _dtype(value: Any) -> np.dtype:
+    return jnp.result_type(bool if value is None else value)
 
 
 def _known(value: Any) -> bool:
