@@ -88,7 +88,8 @@ def minimize(
 ) -> Result:
     """A local minimizer of fun(x, *args) over l ≤ x ≤ u, by L-BFGS-B.
 
-    Takes SciPy's steps: the same iterates, iterations and evaluations as `scipy.optimize.fmin_l_bfgs_b`, to rounding.
+    Takes SciPy's steps: iterations and evaluations are those of `scipy.optimize.fmin_l_bfgs_b` wherever these don't
+    hang on rounding; docs/algorithm.md lists the exceptions.
     Works inside jit, vmap (over x0, args, bounds and options), lax.map and scan, and with x0 sharded over devices.
 
     Args:
@@ -281,12 +282,12 @@ def _trace(
     def value_and_aux(x: Vector) -> tuple[Scalar, PyTree]:
         value = jax.tree.unflatten(structure, evaluate(x))
         f, aux = value if has_aux else (value, None)
-        return f.astype(x.dtype), aux
+        return jnp.asarray(f).astype(x.dtype), aux
 
     def given(x: Vector) -> tuple[tuple[Scalar, PyTree], Vector]:
         value, g = jax.tree.unflatten(structure, evaluate(x))
         f, aux = value if has_aux else (value, None)
-        return (f.astype(x.dtype), aux), ravel(g)[0].astype(x.dtype)
+        return (jnp.asarray(f).astype(x.dtype), aux), ravel(jax.tree.map(jnp.asarray, g))[0].astype(x.dtype)
 
     objective = given if value_and_grad else jax.value_and_grad(value_and_aux, has_aux=True)
     return objective, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), aux)

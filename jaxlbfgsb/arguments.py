@@ -87,18 +87,19 @@ def _pairs(bounds: Any, x0: PyTree) -> tuple[Any, Any]:
         return bounds[:, 0], bounds[:, 1]
     lower = [-np.inf if low is None else low for low, _ in bounds]
     upper = [np.inf if high is None else high for _, high in bounds]
-    return jnp.asarray(lower, x0.dtype), jnp.asarray(upper, x0.dtype)
+    return _numbers(lower, x0), _numbers(upper, x0)
 
 
 def _like(bound: PyTree, absent: float, x0: PyTree, name: str) -> PyTree:
     """One side of the bounds with the tree, shapes and dtypes of x0."""
+    if is_array(x0) and isinstance(bound, list):
+        bound = _numbers([absent if entry is None else entry for entry in bound], x0)
     try:
         bound = jax.tree.broadcast(bound, x0, is_leaf=lambda leaf: leaf is None)
     except ValueError as error:
         raise ValueError(
             f"bounds: {name} must be a prefix of x0's tree {jax.tree.structure(x0)}; {BOTH_SPELLINGS}: {error}"
         ) from None
-    leaves = jax.tree.leaves(bound, is_leaf=lambda leaf: leaf is None)
 
     def fit(path: Any, x: Array, leaf: Any) -> Any:
         leaf = np.asarray(absent if leaf is None else leaf) if not isinstance(leaf, jax.Array) else leaf
@@ -109,19 +110,23 @@ def _like(bound: PyTree, absent: float, x0: PyTree, name: str) -> PyTree:
         try:
             # Known numbers stay NumPy's: each operation of JAX outside of jit costs some 20 µs.
             broadcast_to = jnp.broadcast_to if isinstance(leaf, jax.Array) else np.broadcast_to
-            return broadcast_to(leaf.astype(x.dtype), x.shape)
+            with np.errstate(over="ignore"):  # beyond the dtype's range there is no bound
+                return broadcast_to(leaf.astype(x.dtype), x.shape)
         except ValueError:
             raise ValueError(
                 f"bounds: {name}{_at(path)} must broadcast to the shape {list(x.shape)} of x0, got {list(leaf.shape)}"
             ) from None
 
-    paths = [path for path, _ in jax.tree.leaves_with_path(x0)]
-    fitted = [fit(*triple) for triple in zip(paths, jax.tree.leaves(x0), leaves, strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(x0), fitted)
+    return jax.tree_util.tree_map_with_path(fit, x0, bound)
+
+
+def _numbers(entries: list, x0: Array) -> Any:
+    """The list as an array in x0's dtype, NumPy's unless something in it is traced."""
+    return (np if all(map(_known, entries)) else jnp).asarray(entries, x0.dtype)
 
 
 def check_options(options: Options) -> Options:
-    """The options, if all that can be seen of them is sound."""
+    """The options, if all that can be seen of them is sound; limits beyond 2³¹ are no limits."""
     if not isinstance(options, Options):
         raise TypeError(f"options must be an Options, got {type(options).__name__}; write Options(gtol=1e-8), say")
     for name in options._fields:
@@ -138,6 +143,8 @@ def check_options(options: Options) -> Options:
         if _known(value) and not value >= least:
             expected = f"be at least {least}" if limit else "not be negative or NaN"
             raise ValueError(f"options.{name} must {expected}, got {value}")
+        if limit and isinstance(value, int):
+            options = options._replace(**{name: min(value, np.iinfo(np.int32).max)})
     return options
 
 

@@ -119,6 +119,8 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None = None, options: 
     """The state after f and g at `state.x`."""
     # 1. What does the line search make of this point?
     ftol, gtol = options.tolerances(g.dtype)
+    steep = 1e-3 * jnp.finfo(g.dtype).max ** 0.5
+    g = jnp.clip(g, -steep, steep)  # infinite, as √x has it at 0, is very steep: on a bound that does no harm
     old, search = state.iterate, linesearch.unpack(state.search)
     direction = state.target - old.x
     slope = g @ direction
@@ -247,17 +249,22 @@ def continue_from(state: State, box: Box | None = None) -> State:
     """The state with its end undone: it asks for f and g at its last iterate, and goes on from there.
 
     Nothing else is lost, so with the same data and larger limits a run goes on as if it had never stopped; the point
-    it begins with is evaluated again and counted once. With other data or another box it is a warm start.
+    it begins with is evaluated again and counted once. With other data or another box it is a warm start. A state
+    that is still running comes back as it is.
     """
     x = state.iterate.x if box is None else project(state.iterate.x, box)
-    return state._replace(
+    again = state._replace(
         x=x,
         search=linesearch.pack(_opening(box, x.dtype)),
         evaluations=jnp.maximum(state.evaluations - 1, 0),
         iterate=state.iterate._replace(x=x),
         target=x,
         status=jnp.asarray(Status.RUNNING),
+        memory=None,
     )
+    running = state.status == Status.RUNNING
+    kept = jax.tree.map(lambda old, new: jnp.where(running, old, new), state._replace(memory=None), again)
+    return kept._replace(memory=state.memory)
 
 
 def step(value_and_grad: Callable, state: State, box: Box | None = None, options: Options = Options()) -> State:
