@@ -119,8 +119,10 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None = None, options: 
     """The state after f and g at `state.x`."""
     # 1. What does the line search make of this point?
     ftol, gtol = options.tolerances(g.dtype)
-    steep = 1e-3 * jnp.finfo(g.dtype).max ** 0.5
-    g = jnp.clip(g, -steep, steep)  # infinite, as √x has it at 0, is very steep: on a bound that does no harm
+    if box is not None:  # an infinite slope onto a bound, as that of √x at 0, is a very steep one
+        steep = 1e-3 * jnp.finfo(g.dtype).max ** 0.5
+        g = jnp.where((state.x == box.lower) & (g == jnp.inf), steep, g)
+        g = jnp.where((state.x == box.upper) & (g == -jnp.inf), -steep, g)
     old, search = state.iterate, linesearch.unpack(state.search)
     direction = state.target - old.x
     slope = g @ direction
