@@ -2,6 +2,7 @@
 
 from .argmin import Result, minimize
 from .box import Box
+from .fmin import fmin_l_bfgs_b, scipy_method
 from .solver import Options, State, continue_from, init, run, step, update
 from .status import Status
 
@@ -13,9 +14,11 @@ __all__ = [
     "State",
     "Status",
     "continue_from",
+    "fmin_l_bfgs_b",
     "init",
     "minimize",
     "run",
+    "scipy_method",
     "step",
     "update",
 ]

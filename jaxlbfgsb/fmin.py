@@ -1,0 +1,478 @@
+"""SciPy's faces of the solver: `fmin_l_bfgs_b`, and a method for `scipy.optimize.minimize`.
+
+Arguments, counts, results and messages are SciPy's, and so are the points at which func is called and their order
+(docs/from_scipy.md). The loop over `host.advance` is here: it calls func, and decides what SciPy's own loop decides
+between evaluations, the limits and the callback. Where SciPy's behaviour is nothing to rely on, the notes of
+`fmin_l_bfgs_b` say what happens in its place.
+"""
+
+import inspect
+import operator
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context, get_start_method
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Bool, Float
+
+from . import host, objectives
+from .differences import SCHEMES
+from .objectives import TRACED, Evaluation, Objective
+from .status import Status
+
+Vector = Float[np.ndarray, " n"]
+
+EPS = float(np.finfo(np.float64).eps)
+FTOL = 1e7 * EPS
+TASKS = {
+    Status.GRADIENT: "CONVERGENCE: NORM OF PROJECTED GRADIENT <= PGTOL",
+    Status.REDUCTION: "CONVERGENCE: RELATIVE REDUCTION OF F <= FACTR*EPSMCH",
+    Status.ITERATIONS: "STOP: TOTAL NO. OF ITERATIONS REACHED LIMIT",
+    Status.EVALUATIONS: "STOP: TOTAL NO. OF F,G EVALUATIONS EXCEEDS LIMIT",
+    Status.ABNORMAL: "ABNORMAL: ",
+    Status.NON_FINITE: "ABNORMAL: ",
+}
+HALTED = "STOP: CALLBACK REQUESTED HALT"
+DEPRECATED = (
+    "scipy.optimize: The `disp` and `iprint` options of the L-BFGS-B solver are deprecated and will be removed in "
+    "SciPy 1.18.0."
+)
+
+
+class _Unset(NamedTuple):
+    """A default that can be told from the same value passed by a caller."""
+
+    shown: str
+
+    def __repr__(self) -> str:
+        return self.shown
+
+
+NO_IPRINT, NO_DISP = _Unset("-1"), _Unset("None")
+
+
+def fmin_l_bfgs_b(
+    func: Callable,
+    x0: Any,
+    fprime: Callable | None = None,
+    args: Iterable = (),
+    approx_grad: Any = 0,
+    bounds: Any = None,
+    m: int = 10,
+    factr: float = 1e7,
+    pgtol: float = 1e-5,
+    epsilon: Any = 1e-8,
+    iprint: Any = NO_IPRINT,
+    maxfun: float = 15000,
+    maxiter: float = 15000,
+    disp: Any = NO_DISP,
+    callback: Callable | None = None,
+    maxls: int = 20,
+) -> tuple[Vector, float, dict[str, Any]]:
+    """A local minimizer of func(x, *args) over l ≤ x ≤ u: `scipy.optimize.fmin_l_bfgs_b`, and jax.grad if need be.
+
+    Takes SciPy's arguments, calls func where SciPy calls it, and returns what SciPy returns. Computes in float64 on the
+    CPU, whatever `jax_enable_x64` says. Not for use inside jit, vmap or grad: `jaxlbfgsb.minimize` is.
+
+    Args:
+      func: any Python, called with a new array of float64, `(n,)`, and args. Returns f if fprime is given or approx_grad
+        is true, else (f, g). If it returns f alone, the gradient is jax.grad's: func is then traced, and runs compiled
+        and in float64. What it closes over is a constant in that, as with jax.jit; data that change belong into args.
+      x0: where to begin, `(n,)` or anything that ravels to it; moved into the bounds first.
+      fprime: the gradient of func at (x, *args), `(n,)`.
+      args: further arguments for func and fprime.
+      approx_grad: whether to take forward differences of func; wins over fprime.
+      bounds: a pair (low, high) for each entry of x, None or ±inf where there is none; or a `scipy.optimize.Bounds`.
+        No evaluation is outside, not by one ulp.
+      m: how many pairs (Δx, Δg) the model of the Hessian remembers.
+      factr: stop when (f_k - f_{k+1}) / max(|f_k|, |f_{k+1}|, 1) ≤ factr ε, ε = 2.2e-16.
+      pgtol: stop when max |P(x - g) - x| ≤ pgtol.
+      epsilon: the step of the differences, a number or `(n,)`.
+      iprint, disp: without effect; whoever passes one gets SciPy's DeprecationWarning.
+      maxfun: calls of func after which no iteration begins; those for differences count.
+      maxiter: iterations allowed; the first is always made.
+      callback: called after each iteration as callback(xk), or as callback(intermediate_result=OptimizeResult(x, fun))
+        if that is its one parameter's name. StopIteration raised in it ends the run.
+      maxls: evaluations allowed in one line search.
+
+    Returns:
+      x: the last iterate, `(n,)`.
+      f: func's value there.
+      d: `grad`, the gradient there, not projected; `task`, why it ended; `funcalls`, the number of calls of func;
+        `nit`, that of iterations; `warnflag`, 0 if converged, 1 if a limit was reached, 2 otherwise.
+
+    Raises:
+      ValueError, TypeError: as SciPy's, for arguments that cannot be right. What func, fprime and callback raise comes
+        through as it is.
+
+    Notes:
+      Not as in SciPy, where that is nothing to rely on:
+
+      - A trial value of NaN or inf counts as +inf: the step is shortened and the fit goes on. At -inf it ends. A start
+        that is not finite ends at once, and NaN is never passed to func unless x0 holds it.
+      - After `ABNORMAL` f is the value at x, not that at the last trial.
+      - x is float64 also if x0 is float32. A gradient of another size than x is a ValueError; one of another shape is
+        ravelled.
+      - NaN among the bounds, and a lower bound of inf or an upper one of -inf, are a ValueError before any work.
+      - A fixed variable, low = high, is no trouble to approx_grad; its entry of `grad` is 0 then.
+      - The arrays in an `intermediate_result` are the callback's own.
+      - fprime may be '2-point', '3-point' or 'cs', differences with relative steps; anything else that cannot be called
+        is a TypeError.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxlbfgsb import fmin_l_bfgs_b
+      >>> x, f, d = fmin_l_bfgs_b(lambda x: np.sum((x - 2.0) ** 2), np.zeros(2), bounds=[(None, 1), (0, None)])
+      >>> print(x, f, d["task"])
+      [1. 2.] 1.0 CONVERGENCE: NORM OF PROJECTED GRADIENT <= PGTOL
+
+    References:
+      Byrd, Lu, Nocedal, Zhu, SIAM J. Sci. Comput. 16 (1995); Zhu, Byrd, Lu, Nocedal, ACM TOMS 23 (1997), Algorithm 778;
+      Morales, Nocedal, ACM TOMS 38 (2011); the contract of scipy.optimize.fmin_l_bfgs_b.
+    """
+    args = (*args,)
+    _refuse_traced(x0, bounds, args)
+    report = _reporter(callback)
+    _warn_of_output(iprint, disp)
+    ftol = factr * EPS
+    x = np.asarray(x0).ravel().astype(np.float64)
+    lower, upper = _box(bounds, len(x))
+    x, calls = np.clip(x, lower, upper), Counter()
+    differences = partial(objectives.by_differences, func, args, calls, lower=lower, upper=upper)
+    if approx_grad:
+        evaluate = differences(absolute=epsilon)
+    elif callable(fprime):
+        evaluate = objectives.with_fprime(func, fprime, args, calls)
+    elif isinstance(fprime, str) and fprime in SCHEMES:
+        evaluate = differences(scheme=fprime)
+    elif fprime is None:
+        evaluate = objectives.own(func, args, calls)
+    else:
+        raise TypeError(f"fprime must be a function of x and args or None, got {type(fprime).__name__}")
+    end = _solve(evaluate, x, lower, upper, calls, m, ftol, pgtol, maxls, maxfun, maxiter, report)
+    found = {"grad": end.g, "task": end.task, "funcalls": calls["fun"], "nit": end.iterations, "warnflag": end.warnflag}
+    return end.x, end.f, found
+
+
+def scipy_method(
+    fun: Callable,
+    x0: Any,
+    args: Any = (),
+    jac: Any = None,
+    hess: Any = None,
+    hessp: Any = None,
+    bounds: Any = None,
+    constraints: Any = (),
+    callback: Callable | None = None,
+    *,
+    tol: float | None = None,
+    maxcor: int = 10,
+    ftol: float | None = None,
+    gtol: float | None = None,
+    eps: Any = 1e-8,
+    maxfun: float = 15000,
+    maxiter: float = 15000,
+    maxls: int = 20,
+    finite_diff_rel_step: Any = None,
+    workers: Any = None,
+    iprint: Any = NO_IPRINT,
+    disp: Any = NO_DISP,
+    **unknown: Any,
+) -> Any:
+    """The result of `scipy.optimize.minimize(fun, x0, ..., method=scipy_method)`: that of its method 'L-BFGS-B'.
+
+    Args:
+      fun, x0, args, bounds, callback: as for SciPy's minimize.
+      jac: the gradient of fun; True if fun returns (f, g); None for forward differences with the absolute step `eps`;
+        '2-point', '3-point' or 'cs' for differences with relative steps. Never jax.grad unasked: pass jax.grad(fun).
+        SciPy's minimize hands a method of its user None in place of a string: call this function by itself for those.
+      hess, hessp, constraints: not used; a RuntimeWarning says so.
+      tol: ftol and gtol, where these are not given.
+      maxcor, ftol, gtol, eps, maxfun, maxiter, maxls, finite_diff_rel_step, workers: SciPy's options. `workers` is a
+        map, or a number of processes, for the differences.
+      iprint, disp: without effect, and deprecated by SciPy.
+      unknown: any other option, an OptimizeWarning.
+
+    Returns:
+      An `OptimizeResult` with fun, jac, nfev, njev, nit, status, message, x, success and hess_inv, a
+      `LbfgsInvHessProduct`. Its pairs are in the order of time: it takes the newest y to the newest s also when the
+      memory has wrapped around, where SciPy's own does not.
+
+    Raises:
+      ValueError, TypeError: as SciPy's.
+
+    Example:
+      >>> import numpy as np
+      >>> from scipy.optimize import minimize, rosen, rosen_der
+      >>> from jaxlbfgsb import scipy_method
+      >>> minimize(rosen, np.zeros(4), jac=rosen_der, bounds=[(0, 0.5)] * 4, method=scipy_method).x.round(4)
+      array([0.5   , 0.25  , 0.0625, 0.0039])
+
+    References:
+      The contract of scipy.optimize.minimize(method='L-BFGS-B'); `fmin_l_bfgs_b`.
+    """
+    from scipy.optimize import LbfgsInvHessProduct, OptimizeResult
+
+    args = args if isinstance(args, tuple) else (args,)
+    _refuse_traced(x0, bounds, args)
+    _warn_of_unused(hess, hessp, constraints, unknown)
+    x = np.atleast_1d(np.asarray(x0)).astype(np.float64)
+    if x.ndim != 1:
+        raise ValueError("'x0' must only have one dimension.")
+    lower, upper = _wide_box(bounds, len(x))
+    x = np.clip(x, lower, upper)
+    free = lower < upper
+    if len(x) and not free.any():
+        message = "All independent variables were fixed by bounds."
+        return OptimizeResult(x=x, fun=fun(x, *args), success=True, message=message, nfev=1, njev=0, nhev=0)
+    given = callable(jac) or jac is True
+    whole, free = x, free | given
+    report = _reporter(callback, free, whole)
+    _warn_of_output(iprint, disp)
+
+    fun = fun if free.all() else partial(_at_free, fun, whole, free)
+    x, lower, upper, calls = x[free], lower[free], upper[free], Counter()
+    with ExitStack() as resources:
+        if jac is True:
+            evaluate = objectives.in_pairs(fun, args, calls)
+        elif given:
+            evaluate = objectives.with_fprime(fun, jac, args, calls)
+        else:
+            scheme = jac if isinstance(jac, str) and jac in SCHEMES else "2-point"
+            step = {"relative": finite_diff_rel_step} if scheme is jac else {"absolute": eps}
+            values = _mapping(workers, resources)
+            evaluate = objectives.by_differences(
+                fun, args, calls, values, scheme=scheme, lower=lower, upper=upper, **step
+            )
+        ftol = next(value for value in (ftol, tol, FTOL) if value is not None)
+        gtol = next(value for value in (gtol, tol, 1e-5) if value is not None)
+        end = _solve(evaluate, x, lower, upper, calls, maxcor, ftol, gtol, maxls, maxfun, maxiter, report)
+    pairs = host.pairs_used(*end.last) if end.last else np.zeros((2, 0, len(x)))
+    result = OptimizeResult(
+        fun=end.f,
+        jac=_filled(np.full(len(free), np.nan), free, end.g),
+        nfev=calls["fun"],
+        njev=calls["grad"],
+        nit=end.iterations,
+        status=end.warnflag,
+        message=end.task,
+        x=_filled(whole, free, end.x),
+        success=end.warnflag == 0,
+        hess_inv=LbfgsInvHessProduct(*pairs) if free.all() else None,
+    )
+    if end.halted:
+        result.update(success=False, status=99, message="`callback` raised `StopIteration`.")
+    return result
+
+
+class _End(NamedTuple):
+    """How a run ended."""
+
+    x: Vector
+    f: Any
+    g: Vector
+    iterations: int
+    task: str
+    warnflag: int
+    halted: bool
+    last: tuple[np.ndarray, host.Run] | None  # what `host.pairs_used` wants to know, if there was a run
+
+
+def _solve(
+    evaluate: Objective,
+    x: Vector,
+    lower: Vector,
+    upper: Vector,
+    calls: Counter,
+    m: Any,
+    ftol: float,
+    pgtol: Any,
+    maxls: Any,
+    maxfun: Any,
+    maxiter: Any,
+    report: Callable | None,
+) -> _End:
+    """The run from x. SciPy evaluates there before it looks at maxls, pgtol and m; so does this."""
+    n, (f, packed) = len(x), evaluate(x)
+    if not maxls > 0:
+        raise ValueError("maxls must be positive.")
+    maxls, pgtol, m = operator.index(maxls), 0.0 + pgtol, _memory_size(m)
+    iterations, halted, iterate, last = 0, False, None, None
+    refused = "ERROR: FACTR < 0" if ftol < 0 else "ERROR: M <= 0" if m == 0 else "ERROR: N <= 0" if n == 0 else None
+    if refused:
+        task, iterate = refused, (x, np.array(0.0), np.zeros(n))
+    elif not np.isfinite(x).all():
+        task, iterate = TASKS[Status.NON_FINITE], (x, *_read(f, packed, n))
+    else:
+        task, run = None, host.start(x, lower, upper, m, ftol, pgtol, maxls)
+
+    while task is None:
+        before, run = run.reply, host.advance(run, packed)
+        last, status = (before, run), run.status
+        value, g = _read(f, packed, n)
+        bottomless = value == -np.inf and iterate is not None
+        moved = run.iterations > iterations or bottomless
+        if moved or iterate is None:
+            iterate = x, value, g
+        if moved:
+            iterations += 1
+            halted = report is not None and report(x.copy(), value)
+            task = (
+                TASKS[Status.ITERATIONS] if iterations >= maxiter
+                else TASKS[Status.EVALUATIONS] if calls["fun"] > maxfun
+                else HALTED if halted
+                else None
+            )  # fmt: skip
+        if bottomless:
+            status = Status.GRADIENT if np.all(abs(np.clip(x - g, lower, upper) - x) <= pgtol) else Status.REDUCTION
+        if task is None and status != Status.RUNNING:
+            task = TASKS[status]
+        if task is None:
+            x = run.x
+            f, packed = evaluate(x)
+
+    limit = calls["fun"] > maxfun or iterations >= maxiter
+    warnflag = 0 if task.startswith("CONVERGENCE") else 1 if limit else 2
+    x, f, g = iterate
+    return _End(x.copy(), f, g.copy(), iterations, task, warnflag, halted, last)
+
+
+def _read(f: Any, packed: Any, n: int) -> tuple[Any, Vector]:
+    """func's value and the gradient."""
+    numbers = np.asarray(packed)
+    return float(numbers[0]) if f is None else f, numbers[1 : n + 1]
+
+
+def _memory_size(m: Any) -> int:
+    """m, if that many pairs can be held."""
+    if isinstance(m, bool):
+        raise TypeError("m must be an integer, got bool")
+    m = operator.index(m)
+    if m < 0:
+        raise ValueError(f"m must not be negative, got {m}")
+    np.empty([11, m, m])  # as much as SciPy takes: a MemoryError now is better than one inside a compiler
+    return m
+
+
+def _reporter(callback: Callable | None, free: Bool[np.ndarray, " n"] | None = None, fixed: Any = None) -> Any:
+    """(x, f) ↦ whether the callback asks to stop, x being the values at `free` and `fixed` those elsewhere."""
+    if callback is None:
+        return None
+    named = set(inspect.signature(callback).parameters) == {"intermediate_result"}
+
+    def report(x: Vector, f: Any) -> bool:
+        x = x if free is None else _filled(fixed, free, x)
+        try:
+            if named:
+                from scipy.optimize import OptimizeResult
+
+                callback(intermediate_result=OptimizeResult(x=x, fun=f))
+            else:
+                callback(x)
+        except StopIteration:
+            return True
+        return False
+
+    return report
+
+
+def _box(bounds: Any, n: int) -> tuple[Vector, Vector]:
+    """The bounds as two vectors, of a pair for each entry of x or of a `Bounds`."""
+    if bounds is None:
+        return np.full(n, -np.inf), np.full(n, np.inf)
+    if not hasattr(bounds, "lb") and len(bounds) != n:
+        raise ValueError("length of x0 != length of bounds")
+    lower, upper = (np.broadcast_to(side, [n]) for side in _sides(bounds))
+    if (lower > upper).any():
+        raise ValueError("LBFGSB - one of the lower bounds is greater than an upper bound.")
+    return _sound(lower, upper)
+
+
+def _wide_box(bounds: Any, n: int) -> tuple[Vector, Vector]:
+    """The same for n variables where one pair may stand for all, with the errors of SciPy's minimize."""
+    lower, upper = (-np.inf, np.inf) if bounds is None else _sides(bounds)
+    if np.any(upper < lower):
+        raise ValueError("An upper bound is less than the corresponding lower bound.")
+    try:
+        lower, upper = (np.broadcast_to(side, [n]) for side in (lower, upper))
+    except ValueError:
+        raise ValueError("The number of bounds is not compatible with the length of `x0`.") from None
+    return _sound(lower, upper)
+
+
+def _sides(bounds: Any) -> tuple[Vector, Vector]:
+    """The lower and the upper bounds."""
+    if hasattr(bounds, "lb"):
+        return np.asarray(bounds.lb, np.float64), np.asarray(bounds.ub, np.float64)
+    lower, upper = zip(*bounds, strict=True)
+    sides = (lower, -np.inf), (upper, np.inf)
+    return tuple(
+        np.array([absent if bound is None else float(np.asarray(bound).item()) for bound in side])
+        for side, absent in sides
+    )
+
+
+def _sound(lower: Vector, upper: Vector) -> tuple[Vector, Vector]:
+    """The bounds, if a finite number fits between each two of them."""
+    if not ((lower < np.inf) & (upper > -np.inf)).all():
+        raise ValueError("bounds must be numbers or None, low below inf and high above -inf, and not NaN")
+    return lower, upper
+
+
+def _filled(whole: Vector, free: Bool[np.ndarray, " n"], part: Vector) -> Vector:
+    """A copy of `whole` with `part` for its free entries."""
+    whole = whole.copy()
+    whole[free] = part
+    return whole
+
+
+def _at_free(fun: Callable, whole: Vector, free: Bool[np.ndarray, " n"], part: Vector, *args: Any) -> Any:
+    """fun of all variables, given the free ones."""
+    return fun(_filled(whole, free, part), *args)
+
+
+def _mapping(workers: Any, resources: ExitStack) -> Callable:
+    """The map to take differences with: SciPy's `workers`, a map or a number of processes."""
+    if workers is None or callable(workers):
+        return workers or map
+    workers = operator.index(workers)
+    if workers == 1:
+        return map
+    if workers != -1 and workers < 1:
+        raise RuntimeError(f"workers must be -1, a number of processes or a map, got {workers}")
+    context = get_context(get_start_method(allow_none=True) or "spawn")  # a fork of a process with JAX's threads hangs
+    return resources.enter_context(context.Pool(None if workers == -1 else workers)).map
+
+
+def _refuse_traced(*arguments: Any) -> None:
+    """An error inside jit, vmap or grad."""
+    inside = isinstance(jax.lax.full((), 0.0), Tracer)
+    if inside or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
+        raise TypeError(TRACED)
+
+
+def _warn_of_output(iprint: Any, disp: Any) -> None:
+    for given in (disp, iprint):
+        if given is not NO_DISP and given is not NO_IPRINT:
+            warnings.warn(DEPRECATED, DeprecationWarning, stacklevel=3)
+
+
+def _warn_of_unused(hess: Any, hessp: Any, constraints: Any, unknown: dict[str, Any]) -> None:
+    method = "Method jaxlbfgsb.scipy_method"
+    for holds, what in (
+        (hess is not None, "does not use Hessian information (hess)."),
+        (hessp is not None, "does not use Hessian-vector product information (hessp)."),
+        (np.any(constraints), "cannot handle constraints."),
+    ):
+        if holds:
+            warnings.warn(f"{method} {what}", RuntimeWarning, stacklevel=4)
+    if unknown:
+        from scipy.optimize import OptimizeWarning
+
+        warnings.warn(f"Unknown solver options: {', '.join(map(str, unknown))}", OptimizeWarning, stacklevel=4)

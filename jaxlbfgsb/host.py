@@ -1,0 +1,175 @@
+"""The solver driven from the host: one compiled `update` for objectives that are any Python.
+
+    run = start(x0, lower, upper, memory_size, ftol, gtol, max_linesearch)
+    while run.status == Status.RUNNING:
+        run = advance(run, evaluated(*value_and_grad(run.x)))
+
+What a call of a compiled function costs grows with the number of arrays that go in and come out, so a State travels as
+two: the pairs, which are written in place, and one vector of all the rest. What the host reads of it comes back as a
+third. Always float64, whatever jax_enable_x64 says, and on the CPU.
+
+Nothing is compiled for a new objective, and little for a new n: sizes are rounded up, and the variables added are 0,
+have no slope and never move. They are bounded if all others are, because that decides the first step.
+"""
+
+from functools import cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.stages import Compiled, Lowered
+from jaxtyping import Array, Float
+
+from .argmin import LEAN, ravel
+from .box import Box, Vector
+from .solver import Options, State, init, update
+
+READS = 4  # numbers of a reply that come before its vectors: status, iterations, pairs held, row the next one takes
+GLANCES = 1000  # how often to look whether a reply is there before sleeping on it: to wake up takes longer
+
+
+class Run(NamedTuple):
+    """A run between two evaluations."""
+
+    update: Compiled
+    pairs: Float[Array, "2 m k"]  # the Y and S of the solver's memory, k ≥ n variables
+    numbers: Vector  # the rest of its State
+    problem: Vector  # x0, lower, upper, ftol, gtol, max_linesearch
+    reply: Float[np.ndarray, " r"]  # READS numbers; x; the y and s whose row the last update wrote to
+    n: int
+
+    @property
+    def x(self) -> Float[np.ndarray, " n"]:
+        """Where f and g are wanted next, a new array; when it has ended, the last iterate."""
+        return self.reply[READS : READS + self.n].copy()
+
+    @property
+    def status(self) -> int:
+        """Of `Status`."""
+        return int(self.reply[0])
+
+    @property
+    def iterations(self) -> int:
+        """Accepted steps."""
+        return int(self.reply[1])
+
+
+def padded(n: int) -> int:
+    """How many variables the program for n of them has: 8, 16, 32, 64, and then at most a quarter more than n."""
+    power = 1 << max(n - 1, 7).bit_length()
+    unit = power if power <= 64 else power // 8
+    return -(-n // unit) * unit
+
+
+def start(
+    x0: Float[np.ndarray, " n"],
+    lower: Float[np.ndarray, " n"],
+    upper: Float[np.ndarray, " n"],
+    memory_size: int,
+    ftol: float,
+    gtol: float,
+    max_linesearch: int,
+) -> Run:
+    """A run that asks for f and g at x0, which lies in the box."""
+    n = len(x0)
+    rest = np.zeros(padded(n) - n)
+    wide = rest + (1 if np.isfinite(lower).all() and np.isfinite(upper).all() else np.inf)
+    problem = np.concatenate([x0, rest, lower, -wide, upper, wide, [ftol, gtol, max_linesearch]])
+    begin, update = _programs(padded(n), memory_size)
+    reply = np.concatenate([np.zeros(READS), x0])
+    with jax.enable_x64(True):
+        return Run(update, *begin(problem), reply, n)
+
+
+def advance(run: Run, evaluation: Float[Array, " k+1"]) -> Run:
+    """The run after f and g at its x, as `evaluated` has them. The old run is used up, but for its reply."""
+    with jax.enable_x64(True):
+        pairs, numbers, reply = run.update(run.pairs, run.numbers, run.problem, evaluation)
+    for _ in range(GLANCES):
+        if reply.is_ready():
+            break
+    return run._replace(pairs=pairs, numbers=numbers, reply=np.asarray(reply))
+
+
+def evaluated(f: float, g: Float[np.ndarray, " n"]) -> Float[np.ndarray, " k+1"]:
+    """f and g in the form that `advance` takes."""
+    evaluation = np.zeros(1 + padded(len(g)))
+    evaluation[0] = f
+    evaluation[1 : 1 + len(g)] = g
+    return evaluation
+
+
+def pairs_used(reply: Vector, run: Run) -> tuple[Float[np.ndarray, "k n"], Float[np.ndarray, "k n"]]:
+    """The pairs S and Y, oldest first, that the last search was aimed with, given the last reply but one.
+
+    The last update may have put its pair in the place of the oldest: that row is undone.
+    """
+    pairs = np.array(run.pairs)
+    held, slot = (int(number) for number in reply[2:READS])
+    k = pairs.shape[2]
+    pairs[:, slot] = run.reply[READS + k :].reshape(2, k)
+    Y, S = pairs[:, (slot - held + np.arange(held)) % pairs.shape[1], : run.n]
+    return S, Y
+
+
+@cache
+def _programs(n: int, m: int) -> tuple[Compiled, Compiled]:
+    """`_begin` and `_update` for n variables and m pairs, compiled."""
+    vectors = [jax.ShapeDtypeStruct([size], np.float64) for size in (3 * n + 3, n + 1)]
+    with jax.enable_x64(True), jax.disable_jit(False), jax.default_device(cpu()):
+        begin = jax.jit(partial(_begin, n, m))
+        pairs, numbers, problem = jax.eval_shape(begin, vectors[0])
+        step = jax.jit(partial(_update, n, m), donate_argnums=(0, 1))
+        return _compile(begin.lower(vectors[0])), _compile(step.lower(pairs, numbers, problem, vectors[1]))
+
+
+def _begin(n: int, m: int, problem: Vector) -> tuple[Array, Vector, Vector]:
+    """The packed state that asks for f and g at x0."""
+    x0, box, _ = _unpack_problem(n, problem)
+    return *_pack(init(x0, box, m)), problem
+
+
+def _update(
+    n: int, m: int, pairs: Array, numbers: Vector, problem: Vector, evaluation: Vector
+) -> tuple[Array, Vector, Vector]:
+    """The packed state after f and g, and what the host reads of it."""
+    _, box, options = _unpack_problem(n, problem)
+    _, unravel = ravel(_without_pairs(init(jnp.zeros(n), None, m)))
+    state = unravel(numbers)
+    state = state._replace(memory=state.memory._replace(YS=pairs))
+    overwritten = jax.lax.dynamic_index_in_dim(pairs, state.memory.slot, axis=1)
+    new = update(state, evaluation[0], evaluation[1:], box, options)
+    reads = jnp.stack([new.status, new.iterations, new.memory.held, new.memory.slot]).astype(pairs.dtype)
+    return *_pack(new), jnp.concatenate([reads, new.x, overwritten.reshape(-1)])
+
+
+def _pack(state: State) -> tuple[Array, Vector]:
+    return state.memory.YS, ravel(_without_pairs(state))[0]
+
+
+def _without_pairs(state: State) -> State:
+    return state._replace(memory=state.memory._replace(YS=None))
+
+
+def _unpack_problem(n: int, problem: Vector) -> tuple[Vector, Box, Options]:
+    x0, lower, upper, (ftol, gtol, max_linesearch) = jnp.split(problem, [n, 2 * n, 3 * n])
+    most = np.iinfo(np.int32).max  # the host counts iterations and evaluations
+    return x0, Box(lower, upper), Options(ftol, gtol, most, most, max_linesearch)
+
+
+def _compile(lowered: Lowered) -> Compiled:
+    try:
+        return lowered.compile(compiler_options=LEAN)
+    except Exception as error:  # an XLA that does not know the option
+        if not any(option in str(error) for option in LEAN):
+            raise
+        return lowered.compile()
+
+
+def cpu() -> jax.Device | None:
+    """The CPU as a device; None, which is the default device, where JAX was told to use others only."""
+    try:
+        return jax.devices("cpu")[0]
+    except RuntimeError:
+        return None
