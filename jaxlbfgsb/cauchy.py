@@ -20,6 +20,7 @@ from .box import Box, Scalar, Vector, breakpoints, can_move, path_end, project
 from .model import Model, Pairs, signs, times
 
 CHUNK = 256  # breakpoints looked at together
+FEW = 64  # variables up to which comparing all with all is cheaper than a sort, which is a call that fuses with nothing
 
 
 class CauchyPoint(NamedTuple):
@@ -87,12 +88,23 @@ def _quadratic(B: Model, tau: Vector, G: Vector, p: Array, ends: Array) -> tuple
     return theta * tau * G - G - pMc, theta * G - pMp
 
 
+def _sorted(t: Vector) -> tuple[Vector, Int[Array, " n"]]:
+    """The breakpoints in their order, ties in that of their index, and the index of each."""
+    index = jax.lax.iota(jnp.int32, len(t))
+    if len(t) > FEW:
+        # Two keys in place of a stable sort, which would keep a second copy of the keys.
+        return tuple(jax.lax.sort((t, index), num_keys=2, is_stable=False))
+    before = (t[:, None] < t[None, :]) | ((t[:, None] == t[None, :]) & (index[:, None] < index[None, :]))
+    place = jnp.sum(before, axis=0, dtype=jnp.int32)
+    order = jnp.argmax(place[None, :] == index[:, None], axis=1)
+    return t[order], order.astype(jnp.int32)
+
+
 def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
     """The segment that holds the minimizer, looked for in the order of the breakpoints t."""
     n = len(t)
     k = min(CHUNK, n)
-    # Two keys in place of a stable sort: ties in index order, and no second copy of the keys.
-    ordered, order = jax.lax.sort((t, jax.lax.iota(jnp.int32, n)), num_keys=2, is_stable=False)
+    ordered, order = _sorted(t)
 
     def chunk(at: _Segment) -> _Segment:
         position = jnp.minimum(at.passed, n - k)  # the last chunk begins early: what is passed already stays inert

@@ -343,10 +343,9 @@ def _solve(
     return _End(x.copy(), f, g.copy(), iterations, task, warnflag, halted, last)
 
 
-def _read(f: Any, packed: Any, n: int) -> tuple[Any, Vector]:
+def _read(f: Any, packed: Vector, n: int) -> tuple[Any, Vector]:
     """func's value and the gradient."""
-    numbers = np.asarray(packed)
-    return float(numbers[0]) if f is None else f, numbers[1 : n + 1]
+    return float(packed[0]) if f is None else f, packed[1 : n + 1]
 
 
 def _memory_size(m: Any) -> int:

@@ -4,29 +4,34 @@
     while run.status == Status.RUNNING:
         run = advance(run, evaluated(*value_and_grad(run.x)))
 
-What a call of a compiled function costs grows with the number of arrays that go in and come out, so a State travels as
-two: the pairs, which are written in place, and one vector of all the rest. What the host reads of it comes back as a
-third. Always float64, whatever jax_enable_x64 says, and on the CPU.
+The work is a few microseconds, so what a call costs beside it is what counts. A State travels as two arrays: the pairs,
+which are written in place, and one vector of all the rest; what the host reads of it comes back as a third. The program
+runs in the calling thread, and for few variables as one kernel (`_device`, `_one_kernel`). Always float64, whatever
+jax_enable_x64 says, and on the CPU.
 
 Nothing is compiled for a new objective, and little for a new n: sizes are rounded up, and the variables added are 0,
 have no slope and never move. They are bounded if all others are, because that decides the first step.
 """
 
+from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.stages import Compiled, Lowered
+from jaxlib.xla_client import make_cpu_client
 from jaxtyping import Array, Float
 
 from .argmin import LEAN, ravel
 from .box import Box, Vector
+from .cauchy import FEW
 from .solver import Options, State, init, update
 
 READS = 4  # numbers of a reply that come before its vectors: status, iterations, pairs held, row the next one takes
-GLANCES = 1000  # how often to look whether a reply is there before sleeping on it: to wake up takes longer
+NO_LIBRARY = {"xla_cpu_experimental_ynn_fusion_type": ""}  # matrix products as loops, which can be part of a kernel
 
 
 class Run(NamedTuple):
@@ -82,17 +87,14 @@ def start(
         return Run(update, *begin(problem), reply, n)
 
 
-def advance(run: Run, evaluation: Float[Array, " k+1"]) -> Run:
+def advance(run: Run, evaluation: Float[np.ndarray, " k"]) -> Run:
     """The run after f and g at its x, as `evaluated` has them. The old run is used up, but for its reply."""
     with jax.enable_x64(True):
         pairs, numbers, reply = run.update(run.pairs, run.numbers, run.problem, evaluation)
-    for _ in range(GLANCES):
-        if reply.is_ready():
-            break
-    return run._replace(pairs=pairs, numbers=numbers, reply=np.asarray(reply))
+    return Run(run.update, pairs, numbers, run.problem, np.asarray(reply), run.n)
 
 
-def evaluated(f: float, g: Float[np.ndarray, " n"]) -> Float[np.ndarray, " k+1"]:
+def evaluated(f: float, g: Float[np.ndarray, " n"]) -> Float[np.ndarray, " k"]:
     """f and g in the form that `advance` takes."""
     evaluation = np.zeros(1 + padded(len(g)))
     evaluation[0] = f
@@ -117,11 +119,13 @@ def pairs_used(reply: Vector, run: Run) -> tuple[Float[np.ndarray, "k n"], Float
 def _programs(n: int, m: int) -> tuple[Compiled, Compiled]:
     """`_begin` and `_update` for n variables and m pairs, compiled."""
     vectors = [jax.ShapeDtypeStruct([size], np.float64) for size in (3 * n + 3, n + 1)]
-    with jax.enable_x64(True), jax.disable_jit(False), jax.default_device(cpu()):
+    with jax.enable_x64(True), jax.disable_jit(False), jax.default_device(_device()):
         begin = jax.jit(partial(_begin, n, m))
-        pairs, numbers, problem = jax.eval_shape(begin, vectors[0])
-        step = jax.jit(partial(_update, n, m), donate_argnums=(0, 1))
-        return _compile(begin.lower(vectors[0])), _compile(step.lower(pairs, numbers, problem, vectors[1]))
+        packed = jax.eval_shape(begin, vectors[0])[:2]
+        small = n <= FEW  # beyond, there is a sort, which cannot be part of a kernel
+        step = partial(_update, n, m)
+        step = jax.jit(_one_kernel(step) if small else step, donate_argnums=(0, 1)).lower(*packed, *vectors)
+        return _compile(begin.lower(vectors[0]), LEAN), _compile(step, LEAN | NO_LIBRARY if small else LEAN)
 
 
 def _begin(n: int, m: int, problem: Vector) -> tuple[Array, Vector, Vector]:
@@ -158,18 +162,33 @@ def _unpack_problem(n: int, problem: Vector) -> tuple[Vector, Box, Options]:
     return x0, Box(lower, upper), Options(ftol, gtol, most, most, max_linesearch)
 
 
-def _compile(lowered: Lowered) -> Compiled:
+def _one_kernel(function: Callable) -> Callable:
+    """The function as a call that XLA on the CPU compiles to one kernel.
+
+    As a list of kernels it is run by two threads, and to wake the second takes longer than all of them. Where XLA does
+    not know the mark it is not heeded.
+    """
+    called = jax.jit(function)
+    return lambda *args: set_xla_metadata(called(*args), inlineable="false", xla_cpu_small_call="true")
+
+
+def _compile(lowered: Lowered, options: dict[str, Any]) -> Compiled:
     try:
-        return lowered.compile(compiler_options=LEAN)
-    except Exception as error:  # an XLA that does not know the option
-        if not any(option in str(error) for option in LEAN):
+        return lowered.compile(compiler_options=options)
+    except Exception as error:  # an XLA that does not know an option
+        if not any(option in str(error) for option in options):
             raise
         return lowered.compile()
 
 
-def cpu() -> jax.Device | None:
-    """The CPU as a device; None, which is the default device, where JAX was told to use others only."""
+@cache
+def _device() -> jax.Device:
+    """A CPU that runs what it is given at once, in the calling thread.
+
+    JAX's own, unless told otherwise when it starts, hands all but the smallest programs to another thread, and to wake
+    that one takes longer than an update.
+    """
     try:
+        return make_cpu_client(asynchronous=False).devices()[0]
+    except Exception:  # jaxlib does not promise it
         return jax.devices("cpu")[0]
-    except RuntimeError:
-        return None

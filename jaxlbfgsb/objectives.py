@@ -19,10 +19,10 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from . import differences
-from .host import cpu, evaluated, padded
+from .host import evaluated, padded
 
 Vector = Float[np.ndarray, " n"]
-Evaluation = tuple[Any, Float[Array, " k"]]  # func's value, or None where it is the first number of the other
+Evaluation = tuple[Any, Float[np.ndarray, " k"]]  # func's value, or None where it is the first number of the other
 Objective = Callable[[Vector], Evaluation]
 
 TRACED = "fmin_l_bfgs_b works on values, and these are traced: inside jit, vmap or grad use jaxlbfgsb.minimize"
@@ -140,13 +140,11 @@ def gradient(value: Any, n: int) -> Vector:
 def _by_jax(func: Callable, args: tuple, x0: Vector, calls: Counter, value: Any) -> tuple[Objective, Evaluation]:
     """The objective of a func that JAX differentiates, and its evaluation at x0; `value` is func's, if known."""
     compiled, variable = _traced(func, args, x0)
-    home = cpu()
 
     def evaluate(x: Vector) -> Evaluation:
         calls.update(fun=1, grad=1)
         with jax.enable_x64(True):
-            evaluation = compiled(x, variable)
-            return None, evaluation if evaluation.devices() == {home} else jax.device_put(evaluation, home)
+            return None, np.asarray(compiled(x, variable))
 
     first = evaluate(x0)
     if value is not None and not np.isclose(float(first[1][0]), float(value), rtol=1e-3, equal_nan=True):
