@@ -299,7 +299,7 @@ def _solve(
     report: Callable | None,
 ) -> _End:
     """The run from x. SciPy evaluates there before it looks at maxls, pgtol and m; so does this."""
-    n, (f, packed) = len(x), evaluate(x)
+    n, (f, packed) = len(x), evaluate(x, host.asking(x))
     if not maxls > 0:
         raise ValueError("maxls must be positive.")
     maxls, pgtol, m = operator.index(maxls), 0.0 + pgtol, _memory_size(m)
@@ -335,7 +335,7 @@ def _solve(
             task = TASKS[status]
         if task is None:
             x = run.x
-            f, packed = evaluate(x)
+            f, packed = evaluate(x, run.answer)
 
     limit = calls["fun"] > maxfun or iterations >= maxiter
     warnflag = 0 if task.startswith("CONVERGENCE") else 1 if limit else 2
@@ -343,8 +343,9 @@ def _solve(
     return _End(x.copy(), f, g.copy(), iterations, task, warnflag, halted, last)
 
 
-def _read(f: Any, packed: Vector, n: int) -> tuple[Any, Vector]:
+def _read(f: Any, packed: Any, n: int) -> tuple[Any, Vector]:
     """func's value and the gradient."""
+    packed = np.asarray(packed)
     return float(packed[0]) if f is None else f, packed[1 : n + 1]
 
 

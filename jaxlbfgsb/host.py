@@ -2,11 +2,11 @@
 
     run = start(x0, lower, upper, memory_size, ftol, gtol, max_linesearch)
     while run.status == Status.RUNNING:
-        run = advance(run, evaluated(*value_and_grad(run.x)))
+        run = advance(run, evaluation(*value_and_grad(run.x)))
 
 The work is a few microseconds, so what a call costs beside it is what counts. A State travels as two arrays: the pairs,
 which are written in place, and one vector of all the rest; what the host reads of it comes back as a third. The program
-runs in the calling thread, and for few variables as one kernel (`_device`, `_one_kernel`). Always float64, whatever
+runs in the calling thread, and for few variables as one kernel (`device`, `_one_kernel`). Always float64, whatever
 jax_enable_x64 says, and on the CPU.
 
 Nothing is compiled for a new objective, and little for a new n: sizes are rounded up, and the variables added are 0,
@@ -41,7 +41,8 @@ class Run(NamedTuple):
     pairs: Float[Array, "2 m k"]  # the Y and S of the solver's memory, k ≥ n variables
     numbers: Vector  # the rest of its State
     problem: Vector  # x0, lower, upper, ftol, gtol, max_linesearch
-    reply: Float[np.ndarray, " r"]  # READS numbers; x; the y and s whose row the last update wrote to
+    answer: Array | np.ndarray  # READS numbers; x; the y and s whose row the last update wrote to
+    reply: Float[np.ndarray, " r"]  # the same, for the host to read
     n: int
 
     @property
@@ -82,24 +83,30 @@ def start(
     wide = rest + (1 if np.isfinite(lower).all() and np.isfinite(upper).all() else np.inf)
     problem = np.concatenate([x0, rest, lower, -wide, upper, wide, [ftol, gtol, max_linesearch]])
     begin, update = _programs(padded(n), memory_size)
-    reply = np.concatenate([np.zeros(READS), x0])
     with jax.enable_x64(True):
-        return Run(update, *begin(problem), reply, n)
+        return Run(update, *begin(problem), asking(x0), asking(x0), n)
 
 
-def advance(run: Run, evaluation: Float[np.ndarray, " k"]) -> Run:
-    """The run after f and g at its x, as `evaluated` has them. The old run is used up, but for its reply."""
+def asking(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " r"]:
+    """The answer of a run that asks for f and g at x."""
+    answer = np.zeros(READS + 3 * padded(len(x)))
+    answer[READS : READS + len(x)] = x
+    return answer
+
+
+def advance(run: Run, evaluation: Array | np.ndarray) -> Run:
+    """The run after f and g at its x, as `evaluation` has them. The old run is used up, but for its reply."""
     with jax.enable_x64(True):
-        pairs, numbers, reply = run.update(run.pairs, run.numbers, run.problem, evaluation)
-    return Run(run.update, pairs, numbers, run.problem, np.asarray(reply), run.n)
+        pairs, numbers, answer = run.update(run.pairs, run.numbers, run.problem, evaluation)
+    return Run(run.update, pairs, numbers, run.problem, answer, np.asarray(answer), run.n)
 
 
-def evaluated(f: float, g: Float[np.ndarray, " n"]) -> Float[np.ndarray, " k"]:
+def evaluation(f: float, g: Float[np.ndarray, " n"]) -> Float[np.ndarray, " k"]:
     """f and g in the form that `advance` takes."""
-    evaluation = np.zeros(1 + padded(len(g)))
-    evaluation[0] = f
-    evaluation[1 : 1 + len(g)] = g
-    return evaluation
+    numbers = np.zeros(1 + padded(len(g)))
+    numbers[0] = f
+    numbers[1 : 1 + len(g)] = g
+    return numbers
 
 
 def pairs_used(reply: Vector, run: Run) -> tuple[Float[np.ndarray, "k n"], Float[np.ndarray, "k n"]]:
@@ -119,7 +126,7 @@ def pairs_used(reply: Vector, run: Run) -> tuple[Float[np.ndarray, "k n"], Float
 def _programs(n: int, m: int) -> tuple[Compiled, Compiled]:
     """`_begin` and `_update` for n variables and m pairs, compiled."""
     vectors = [jax.ShapeDtypeStruct([size], np.float64) for size in (3 * n + 3, n + 1)]
-    with jax.enable_x64(True), jax.disable_jit(False), jax.default_device(_device()):
+    with jax.enable_x64(True), jax.disable_jit(False), jax.default_device(device()):
         begin = jax.jit(partial(_begin, n, m))
         packed = jax.eval_shape(begin, vectors[0])[:2]
         small = n <= FEW  # beyond, there is a sort, which cannot be part of a kernel
@@ -182,7 +189,7 @@ def _compile(lowered: Lowered, options: dict[str, Any]) -> Compiled:
 
 
 @cache
-def _device() -> jax.Device:
+def device() -> jax.Device:
     """A CPU that runs what it is given at once, in the calling thread.
 
     JAX's own, unless told otherwise when it starts, hands all but the smallest programs to another thread, and to wake

@@ -2,8 +2,8 @@
 
     func returns (f, g)        fprime returns g        finite differences of func        jax.grad of func
 
-An objective takes a point and gives func's value as it came, and f and g in the form that host.py's `advance` takes.
-It counts its calls. Three of the four call func with NumPy arrays of its own, once for each value, where and in the
+An objective takes a point, once for people and once as host.py's `answer`, and gives func's value as it came and f and
+g in the form that host.py's `advance` takes. It counts its calls. Three of the four call func with NumPy arrays of its own, once for each value, where and in the
 order that SciPy does; the last runs func compiled and in float64.
 """
 
@@ -16,14 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.stages import Compiled
 from jaxtyping import Array, Float
 
 from . import differences
-from .host import evaluated, padded
+from .host import READS, device, evaluation, padded
 
 Vector = Float[np.ndarray, " n"]
-Evaluation = tuple[Any, Float[np.ndarray, " k"]]  # func's value, or None where it is the first number of the other
-Objective = Callable[[Vector], Evaluation]
+Answer = Array | np.ndarray
+Evaluation = tuple[Any, Array | np.ndarray]  # func's value, or None where it is the first number of the other
+Objective = Callable[[Vector, Answer], Evaluation]
 
 TRACED = "fmin_l_bfgs_b works on values, and these are traced: inside jit, vmap or grad use jaxlbfgsb.minimize"
 WAYS_OUT = (
@@ -39,10 +41,10 @@ def own(func: Callable, args: tuple, calls: Counter) -> Objective:
     """
     chosen: Objective | None = None
 
-    def evaluate(x: Vector) -> Evaluation:
+    def evaluate(x: Vector, answer: Answer) -> Evaluation:
         nonlocal chosen
         if chosen is not None:
-            return chosen(x)
+            return chosen(x, answer)
         value = None
         if isinstance(func, jax.stages.Wrapped):
             with jax.enable_x64(True):
@@ -51,11 +53,11 @@ def own(func: Callable, args: tuple, calls: Counter) -> Objective:
             value = func(x.copy(), *args)
             pair = is_pair(value)
         if not pair:
-            chosen, first = _by_jax(func, args, x, calls, None if value is None else scalar(value))
+            chosen, first = _by_jax(func, args, x, answer, calls, None if value is None else scalar(value))
             return first
         chosen = in_pairs(func, args, calls)
         if value is None:
-            return chosen(x)
+            return chosen(x, answer)
         calls.update(fun=1, grad=1)
         return _of_pair(value, len(x))
 
@@ -65,7 +67,7 @@ def own(func: Callable, args: tuple, calls: Counter) -> Objective:
 def in_pairs(func: Callable, args: tuple, calls: Counter) -> Objective:
     """The objective of a func that returns (f, g)."""
 
-    def evaluate(x: Vector) -> Evaluation:
+    def evaluate(x: Vector, answer: Answer) -> Evaluation:
         calls.update(fun=1, grad=1)
         return _of_pair(func(x.copy(), *args), len(x))
 
@@ -75,11 +77,11 @@ def in_pairs(func: Callable, args: tuple, calls: Counter) -> Objective:
 def with_fprime(func: Callable, fprime: Callable, args: tuple, calls: Counter) -> Objective:
     """The objective of a func and its gradient."""
 
-    def evaluate(x: Vector) -> Evaluation:
+    def evaluate(x: Vector, answer: Answer) -> Evaluation:
         calls.update(fun=1)
         f = scalar(func(x.copy(), *args))
         calls.update(grad=1)
-        return f, evaluated(f, gradient(fprime(x.copy(), *args), len(x)))
+        return f, evaluation(f, gradient(fprime(x.copy(), *args), len(x)))
 
     return evaluate
 
@@ -88,12 +90,12 @@ def by_differences(func: Callable, args: tuple, calls: Counter, values: Callable
     """The objective of a func alone; `scheme` is for `differences.gradient`, `values` a map to call func with."""
     value = partial(value_at, func, args)
 
-    def evaluate(x: Vector) -> Evaluation:
+    def evaluate(x: Vector, answer: Answer) -> Evaluation:
         calls.update(fun=1)
         f = value(x)
         g, count = differences.gradient(partial(values, value), x, f, **scheme)
         calls.update(fun=count, grad=1)
-        return f, evaluated(f, np.where(scheme["lower"] == scheme["upper"], 0, g))
+        return f, evaluation(f, np.where(scheme["lower"] == scheme["upper"], 0, g))
 
     return evaluate
 
@@ -123,7 +125,7 @@ def scalar(value: Any) -> Any:
 
 def _of_pair(value: Any, n: int) -> Evaluation:
     f = scalar(value[0])
-    return f, evaluated(f, gradient(value[1], n))
+    return f, evaluation(f, gradient(value[1], n))
 
 
 def gradient(value: Any, n: int) -> Vector:
@@ -137,64 +139,73 @@ def gradient(value: Any, n: int) -> Vector:
 # jax.grad
 
 
-def _by_jax(func: Callable, args: tuple, x0: Vector, calls: Counter, value: Any) -> tuple[Objective, Evaluation]:
+def _by_jax(
+    func: Callable, args: tuple, x0: Vector, answer: Answer, calls: Counter, value: Any
+) -> tuple[Objective, Evaluation]:
     """The objective of a func that JAX differentiates, and its evaluation at x0; `value` is func's, if known."""
-    compiled, variable = _traced(func, args, x0)
+    home = device() if jax.default_backend() == "cpu" else jax.devices()[0]
+    compiled, variable = _compiled(func, args, x0, home)
 
-    def evaluate(x: Vector) -> Evaluation:
+    def evaluate(x: Vector, answer: Answer) -> Evaluation:
         calls.update(fun=1, grad=1)
         with jax.enable_x64(True):
-            return None, np.asarray(compiled(x, variable))
+            return None, compiled(answer if home == device() else np.asarray(answer), variable)
 
-    first = evaluate(x0)
+    first = evaluate(x0, answer)
     if value is not None and not np.isclose(float(first[1][0]), float(value), rtol=1e-3, equal_nan=True):
         # What was compiled is not func any more: a global or a closed-over variable has changed since.
-        compiled, variable = _traced(func, args, x0, afresh=True)
+        compiled, variable = _compiled(func, args, x0, home, afresh=True)
         calls.clear()
-        first = evaluate(x0)
+        first = evaluate(x0, answer)
     return evaluate, first
 
 
-def _traced(func: Callable, args: tuple, x0: Vector, afresh: bool = False) -> tuple[Callable, list]:
-    """A compiled function of x and of what may vary in args, and these parts of args.
+def _compiled(func: Callable, args: tuple, x0: Vector, home: jax.Device, afresh: bool = False) -> tuple[Compiled, list]:
+    """The `_program` of func, and the parts of args that it takes.
 
-    Arrays and floats may: a call with others compiles nothing. All else is constant, and so are arrays and floats where
-    func cannot be traced otherwise.
+    Arrays and floats may vary: a call with others compiles nothing. All else is constant, and so are arrays and floats
+    where func cannot be traced otherwise.
     """
     leaves, structure = jax.tree.flatten(args)
-    variable = [leaf for leaf in leaves if _may_vary(leaf)]
+    with jax.enable_x64(True):
+        variable = jax.device_put([np.asarray(leaf) for leaf in leaves if _may_vary(leaf)], home)
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in variable)
     constant = tuple(None if _may_vary(leaf) else (type(leaf), leaf) for leaf in leaves)
+    build = _program.__wrapped__ if afresh or not _hashable((func, constant)) else _program
     try:
-        if afresh:
-            raise TypeError
-        first = _compiled(func, structure, constant)
-    except TypeError:  # not hashable
-        first = _compiled.__wrapped__(func, structure, constant)
-    every = tuple((type(leaf), leaf) for leaf in leaves)
-    attempts = [(first, variable), (_compiled.__wrapped__(func, structure, every), [])]
-    error = None
-    for compiled, variable in attempts[: 2 if variable else 1]:
-        try:
-            with jax.enable_x64(True):
-                compiled.trace(x0, variable)
-            return compiled, variable
-        except Exception as failure:
-            error = failure
-    raise TypeError(WAYS_OUT.format(error=str(error).split("\n")[0])) from error
+        return build(func, structure, constant, shapes, len(x0), home), variable
+    except TypeError:
+        if not variable:
+            raise
+    return _program.__wrapped__(func, structure, tuple((type(leaf), leaf) for leaf in leaves), (), len(x0), home), []
 
 
 def _may_vary(leaf: Any) -> bool:
-    return isinstance(leaf, (float, jax.Array)) or isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
+    return isinstance(leaf, float) or isinstance(leaf, (np.ndarray, jax.Array)) and leaf.dtype.kind in "biufc"
+
+
+def _hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=128)
-def _compiled(func: Callable, structure: Any, constant: tuple) -> Callable:
-    """(x, variable) ↦ f, g and zeros, as `evaluated` has them, compiled when it is called."""
+def _program(func: Callable, structure: Any, constant: tuple, shapes: tuple, n: int, home: jax.Device) -> Compiled:
+    """(answer, variable) ↦ the `evaluation` of func and its gradient, compiled."""
 
-    def evaluation(x: Array, variable: list) -> Array:
+    def evaluate(answer: Array, variable: list) -> Array:
         rest = iter(variable)
         args = jax.tree.unflatten(structure, [next(rest) if part is None else part[1] for part in constant])
-        f, g = jax.value_and_grad(lambda x: jnp.reshape(func(x, *args), ()))(x)
-        return jnp.concatenate([f.astype(x.dtype)[None], g, jnp.zeros(padded(len(x)) - len(x), x.dtype)])
+        f, g = jax.value_and_grad(lambda x: jnp.reshape(func(x, *args), ()))(answer[READS : READS + n])
+        return jnp.concatenate([f.astype(g.dtype)[None], g, jnp.zeros(padded(n) - n, g.dtype)])
 
-    return jax.jit(evaluation)
+    answer = jax.ShapeDtypeStruct([READS + 3 * padded(n)], np.float64)
+    with jax.enable_x64(True), jax.default_device(home):
+        try:
+            traced = jax.jit(evaluate).trace(answer, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
+        except Exception as error:
+            raise TypeError(WAYS_OUT.format(error=str(error).split("\n")[0])) from error
+        return traced.lower().compile()
