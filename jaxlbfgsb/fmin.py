@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 
 from . import host, objectives
 from .differences import SCHEMES
-from .objectives import TRACED, Evaluation, Objective
+from .objectives import TRACED, Objective
 from .status import Status
 
 Vector = Float[np.ndarray, " n"]
@@ -229,8 +229,9 @@ def scipy_method(
     x = np.clip(x, lower, upper)
     free = lower < upper
     if len(x) and not free.any():
-        message = "All independent variables were fixed by bounds."
-        return OptimizeResult(x=x, fun=fun(x, *args), success=True, message=message, nfev=1, njev=0, nhev=0)
+        value, message = fun(x.copy(), *args), "All independent variables were fixed by bounds."
+        value = value[0] if jac is True else value
+        return OptimizeResult(x=x, fun=value, success=True, message=message, nfev=1, njev=0, nhev=0)
     given = callable(jac) or jac is True
     whole, free = x, free | given
     report = _reporter(callback, free, whole)
@@ -337,8 +338,8 @@ def _solve(
             x = run.x
             f, packed = evaluate(x, run.answer)
 
-    limit = calls["fun"] > maxfun or iterations >= maxiter
-    warnflag = 0 if task.startswith("CONVERGENCE") else 1 if limit else 2
+    converged = task.startswith("CONVERGENCE")
+    warnflag = 0 if converged else 1 if calls["fun"] > maxfun or iterations >= maxiter else 2
     x, f, g = iterate
     return _End(x.copy(), f, g.copy(), iterations, task, warnflag, halted, last)
 
@@ -439,11 +440,11 @@ def _at_free(fun: Callable, whole: Vector, free: Bool[np.ndarray, " n"], part: V
 
 def _mapping(workers: Any, resources: ExitStack) -> Callable:
     """The map to take differences with: SciPy's `workers`, a map or a number of processes."""
-    if workers is None or callable(workers):
-        return workers or map
-    workers = operator.index(workers)
+    if callable(workers):
+        return workers
+    workers = 1 if workers is None else operator.index(workers)
     if workers == 1:
-        return map
+        return objectives.in_order
     if workers != -1 and workers < 1:
         raise RuntimeError(f"workers must be -1, a number of processes or a map, got {workers}")
     context = get_context(get_start_method(allow_none=True) or "spawn")  # a fork of a process with JAX's threads hangs
@@ -452,9 +453,12 @@ def _mapping(workers: Any, resources: ExitStack) -> Callable:
 
 def _refuse_traced(*arguments: Any) -> None:
     """An error inside jit, vmap or grad."""
-    inside = isinstance(jax.lax.full((), 0.0), Tracer)
-    if inside or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
+    if isinstance(jax.lax.full((), 0.0), Tracer) or _holds_tracer(arguments):
         raise TypeError(TRACED)
+
+
+def _holds_tracer(value: Any) -> bool:
+    return isinstance(value, Tracer) or (isinstance(value, (tuple, list)) and any(map(_holds_tracer, value)))
 
 
 def _warn_of_output(iprint: Any, disp: Any) -> None:

@@ -83,7 +83,7 @@ def start(
     wide = rest + (1 if np.isfinite(lower).all() and np.isfinite(upper).all() else np.inf)
     problem = np.concatenate([x0, rest, lower, -wide, upper, wide, [ftol, gtol, max_linesearch]])
     begin, update = _programs(padded(n), memory_size)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.disable_jit(False):
         return Run(update, *begin(problem), asking(x0), asking(x0), n)
 
 
@@ -96,7 +96,7 @@ def asking(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " r"]:
 
 def advance(run: Run, evaluation: Array | np.ndarray) -> Run:
     """The run after f and g at its x, as `evaluation` has them. The old run is used up, but for its reply."""
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.disable_jit(False):
         pairs, numbers, answer = run.update(run.pairs, run.numbers, run.problem, evaluation)
     return Run(run.update, pairs, numbers, run.problem, answer, np.asarray(answer), run.n)
 

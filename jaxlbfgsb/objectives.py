@@ -8,7 +8,7 @@ order that SciPy does; the last runs func compiled and in float64.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from typing import Any
 
@@ -86,9 +86,11 @@ def with_fprime(func: Callable, fprime: Callable, args: tuple, calls: Counter) -
     return evaluate
 
 
-def by_differences(func: Callable, args: tuple, calls: Counter, values: Callable = map, **scheme: Any) -> Objective:
+def by_differences(
+    func: Callable, args: tuple, calls: Counter, values: Callable | None = None, **scheme: Any
+) -> Objective:
     """The objective of a func alone; `scheme` is for `differences.gradient`, `values` a map to call func with."""
-    value = partial(value_at, func, args)
+    value, values = partial(value_at, func, args), values or in_order
 
     def evaluate(x: Vector, answer: Answer) -> Evaluation:
         calls.update(fun=1)
@@ -100,6 +102,11 @@ def by_differences(func: Callable, args: tuple, calls: Counter, values: Callable
     return evaluate
 
 
+def in_order(function: Callable, points: Iterable) -> list:
+    """The function's values. Not a map: in one, a StopIteration that it raises would be taken for the end."""
+    return [function(point) for point in points]
+
+
 def value_at(func: Callable, args: tuple, x: Vector) -> Any:
     """func's value; here and not inside `by_differences`, so that other processes can be sent it."""
     return scalar(func(x.copy(), *args))
@@ -107,7 +114,7 @@ def value_at(func: Callable, args: tuple, x: Vector) -> Any:
 
 def is_pair(value: Any) -> bool:
     """True for (f, g), whatever else comes with it; False for a number, in an array or not."""
-    return isinstance(value, (tuple, list)) and len(value) > 1 or getattr(value, "size", 1) > 1
+    return (isinstance(value, (tuple, list)) and len(value) > 1) or getattr(value, "size", 1) > 1
 
 
 def scalar(value: Any) -> Any:
@@ -148,7 +155,7 @@ def _by_jax(
 
     def evaluate(x: Vector, answer: Answer) -> Evaluation:
         calls.update(fun=1, grad=1)
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), jax.disable_jit(False):
             return None, compiled(answer if home == device() else np.asarray(answer), variable)
 
     first = evaluate(x0, answer)
@@ -181,7 +188,7 @@ def _compiled(func: Callable, args: tuple, x0: Vector, home: jax.Device, afresh:
 
 
 def _may_vary(leaf: Any) -> bool:
-    return isinstance(leaf, float) or isinstance(leaf, (np.ndarray, jax.Array)) and leaf.dtype.kind in "biufc"
+    return isinstance(leaf, float) or (isinstance(leaf, (np.ndarray, jax.Array)) and leaf.dtype.kind in "biufc")
 
 
 def _hashable(value: Any) -> bool:
@@ -203,7 +210,7 @@ def _program(func: Callable, structure: Any, constant: tuple, shapes: tuple, n: 
         return jnp.concatenate([f.astype(g.dtype)[None], g, jnp.zeros(padded(n) - n, g.dtype)])
 
     answer = jax.ShapeDtypeStruct([READS + 3 * padded(n)], np.float64)
-    with jax.enable_x64(True), jax.default_device(home):
+    with jax.enable_x64(True), jax.disable_jit(False), jax.default_device(home):
         try:
             traced = jax.jit(evaluate).trace(answer, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
         except Exception as error:

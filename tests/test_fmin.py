@@ -1048,17 +1048,15 @@ def regression(fmin_l_bfgs_b):
         x = args[0]
         y = args[1]
         m, b = parameters
-        y_model = m*x + b
+        y_model = m * x + b
         error = sum(np.power((y - y_model), 2))
         return error
 
     initial_values = np.array([0.0, 1.0])
-    x_opt, f_opt, info = fmin_l_bfgs_b(func, x0=initial_values, args=(X, Y),
-                                       approx_grad=True)
+    x_opt, f_opt, info = fmin_l_bfgs_b(func, x0=initial_values, args=(X, Y), approx_grad=True)
     free = x_opt, f_opt, info
     bounds = [(0, 5), (5, 10)]
-    x_opt, f_opt, info = fmin_l_bfgs_b(func, x0=initial_values, args=(X, Y),
-                                       approx_grad=True, bounds=bounds)
+    x_opt, f_opt, info = fmin_l_bfgs_b(func, x0=initial_values, args=(X, Y), approx_grad=True, bounds=bounds)
     return free, (x_opt, f_opt, info)  # fmt: skip
 
 
@@ -1134,7 +1132,9 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_objectives_may_be_any_python(kind):
-    both = [watch(solver, OBJECTIVES[kind](), CREST, maxiter=6) for solver in (fmin_l_bfgs_b, scipy.optimize.fmin_l_bfgs_b)]
+    both = [
+        watch(solver, OBJECTIVES[kind](), CREST, maxiter=6) for solver in (fmin_l_bfgs_b, scipy.optimize.fmin_l_bfgs_b)
+    ]
     if kind == "jitted pair":  # it is traced first
         both[0] = both[0]._replace(calls=both[1].calls)
     compare(*both, 1e-9, True)
@@ -1473,8 +1473,9 @@ def test_a_global_that_changed_is_noticed(monkeypatch):
     assert_allclose(fmin_l_bfgs_b(func, START)[0], 2, rtol=1e-6)
 
 
-@pytest.mark.parametrize("transform", [jax.jit, jax.grad, lambda f: lambda x: jax.vmap(f)(x[None])],
-                         ids=["jit", "grad", "vmap"])
+@pytest.mark.parametrize(
+    "transform", [jax.jit, jax.grad, lambda f: lambda x: jax.vmap(f)(x[None])], ids=["jit", "grad", "vmap"]
+)
 @pytest.mark.parametrize("solver", [fmin_l_bfgs_b, scipy_method], ids=["fmin_l_bfgs_b", "scipy_method"])
 def test_inside_a_transformation_minimize_is_named(transform, solver):
     with pytest.raises(TypeError, match="jaxlbfgsb.minimize"):
@@ -1876,7 +1877,14 @@ def _no_solvers_of_scipys(monkeypatch):
         raise AssertionError("an optimizer of SciPy's was called")
 
     optimize = scipy.optimize
-    for module in (optimize, optimize._lbfgsb_py, optimize._optimize, optimize._minimize, optimize._tnc, optimize._slsqp_py):
+    for module in (
+        optimize,
+        optimize._lbfgsb_py,
+        optimize._optimize,
+        optimize._minimize,
+        optimize._tnc,
+        optimize._slsqp_py,
+    ):
         for name in dir(module):
             if name.startswith(("fmin", "minimize", "_minimize", "root", "least_squares", "approx_derivative")):
                 if inspect.isfunction(getattr(module, name)):
