@@ -9,6 +9,7 @@ l = u, is left alone and its derivative is NaN.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -31,8 +32,8 @@ def gradient(
 ) -> tuple[Vector, int]:
     """The gradient at x, where the function is f, and how many more values it took.
 
-    `values` is handed the points, one after the other, and gives the function's values there. The step is `absolute`, or
-    `relative` · |x|, or one that suits float64; the last also wherever x + step is x.
+    `values` is handed the points, one after the other, and gives the function's values there. The step is `absolute`,
+    or `relative` · |x|, or one that suits float64; the last also wherever x + step is x.
     """
     sign = np.where(x >= 0, 1.0, -1.0)
     usual = np.finfo(x.dtype).eps ** (1 / 3 if scheme == "3-point" else 1 / 2) * sign * np.maximum(1, abs(x))
@@ -77,7 +78,7 @@ def _complex(values: Values, x: Vector, f: float, h: Vector, lower: Vector, uppe
     return np.array([value.imag for value in found]) / h[free], len(free)
 
 
-def _with(x: Vector, i: int, value: complex) -> Vector:
+def _with(x: Vector, i: int, value: Any) -> Vector:
     """A copy of x with another entry i."""
     x = x.copy()
     x[i] = value

@@ -81,8 +81,8 @@ def fmin_l_bfgs_b(
     CPU, whatever `jax_enable_x64` says. Not for use inside jit, vmap or grad: `jaxlbfgsb.minimize` is.
 
     Args:
-      func: any Python, called with a new array of float64, `(n,)`, and args. Returns f if fprime is given or approx_grad
-        is true, else (f, g). If it returns f alone, the gradient is jax.grad's: func is then traced, and runs compiled
+      func: any Python, called with a new array of float64, `(n,)`, and args. Returns f if fprime is given or
+        approx_grad is true, else (f, g). If it returns f alone, the gradient is jax.grad's: func is then traced, and runs compiled
         and in float64. What it closes over is a constant in that, as with jax.jit; data that change belong into args.
       x0: where to begin, `(n,)` or anything that ravels to it; moved into the bounds first.
       fprime: the gradient of func at (x, *args), `(n,)`.
@@ -212,7 +212,7 @@ def scipy_method(
       >>> from scipy.optimize import minimize, rosen, rosen_der
       >>> from jaxlbfgsb import scipy_method
       >>> minimize(rosen, np.zeros(4), jac=rosen_der, bounds=[(0, 0.5)] * 4, method=scipy_method).x.round(4)
-      array([0.5   , 0.25  , 0.0625, 0.0039])
+      array([0.5   , 0.2622, 0.078 , 0.0061])
 
     References:
       The contract of scipy.optimize.minimize(method='L-BFGS-B'); `fmin_l_bfgs_b`.
@@ -304,7 +304,7 @@ def _solve(
     if not maxls > 0:
         raise ValueError("maxls must be positive.")
     maxls, pgtol, m = operator.index(maxls), 0.0 + pgtol, _memory_size(m)
-    iterations, halted, iterate, last = 0, False, None, None
+    iterations, halted, iterate, last, run = 0, False, None, None, None
     refused = "ERROR: FACTR < 0" if ftol < 0 else "ERROR: M <= 0" if m == 0 else "ERROR: N <= 0" if n == 0 else None
     if refused:
         task, iterate = refused, (x, np.array(0.0), np.zeros(n))
@@ -313,9 +313,9 @@ def _solve(
     else:
         task, run = None, host.start(x, lower, upper, m, ftol, pgtol, maxls)
 
-    while task is None:
+    while task is None and run is not None:
         before, run = run.reply, host.advance(run, packed)
-        last, status = (before, run), run.status
+        last, status = (before, run), Status(run.status)
         value, g = _read(f, packed, n)
         bottomless = value == -np.inf and iterate is not None
         moved = run.iterations > iterations or bottomless
@@ -338,6 +338,8 @@ def _solve(
             x = run.x
             f, packed = evaluate(x, run.answer)
 
+    assert iterate is not None
+    assert task is not None
     converged = task.startswith("CONVERGENCE")
     warnflag = 0 if converged else 1 if calls["fun"] > maxfun or iterations >= maxiter else 2
     x, f, g = iterate
@@ -413,10 +415,11 @@ def _sides(bounds: Any) -> tuple[Vector, Vector]:
         return np.asarray(bounds.lb, np.float64), np.asarray(bounds.ub, np.float64)
     lower, upper = zip(*bounds, strict=True)
     sides = (lower, -np.inf), (upper, np.inf)
-    return tuple(
+    lower, upper = (
         np.array([absent if bound is None else float(np.asarray(bound).item()) for bound in side])
         for side, absent in sides
     )
+    return lower, upper
 
 
 def _sound(lower: Vector, upper: Vector) -> tuple[Vector, Vector]:

@@ -84,7 +84,8 @@ def start(
     problem = np.concatenate([x0, rest, lower, -wide, upper, wide, [ftol, gtol, max_linesearch]])
     begin, update = _programs(padded(n), memory_size)
     with jax.enable_x64(True), jax.disable_jit(False):
-        return Run(update, *begin(problem), asking(x0), asking(x0), n)
+        pairs, numbers, problem = begin(problem)
+    return Run(update, pairs, numbers, problem, asking(x0), asking(x0), n)
 
 
 def asking(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " r"]:
@@ -109,7 +110,7 @@ def evaluation(f: float, g: Float[np.ndarray, " n"]) -> Float[np.ndarray, " k"]:
     return numbers
 
 
-def pairs_used(reply: Vector, run: Run) -> tuple[Float[np.ndarray, "k n"], Float[np.ndarray, "k n"]]:
+def pairs_used(reply: np.ndarray, run: Run) -> tuple[Float[np.ndarray, "k n"], Float[np.ndarray, "k n"]]:
     """The pairs S and Y, oldest first, that the last search was aimed with, given the last reply but one.
 
     The last update may have put its pair in the place of the oldest: that row is undone.
@@ -189,8 +190,8 @@ def _compile(lowered: Lowered, options: dict[str, Any]) -> Compiled:
 
 
 @cache
-def device() -> jax.Device:
-    """A CPU that runs what it is given at once, in the calling thread.
+def device() -> Any:
+    """A jax.Device: a CPU that runs what it is given at once, in the calling thread.
 
     JAX's own, unless told otherwise when it starts, hands all but the smallest programs to another thread, and to wake
     that one takes longer than an update.

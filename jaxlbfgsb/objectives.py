@@ -3,10 +3,11 @@
     func returns (f, g)        fprime returns g        finite differences of func        jax.grad of func
 
 An objective takes a point, once for people and once as host.py's `answer`, and gives func's value as it came and f and
-g in the form that host.py's `advance` takes. It counts its calls. Three of the four call func with NumPy arrays of its own, once for each value, where and in the
-order that SciPy does; the last runs func compiled and in float64.
+g in the form that host.py's `advance` takes. It counts its calls. Three of the four call func with NumPy arrays of its
+own, once for each value, where and in the order that SciPy does; the last runs func compiled and in float64.
 """
 
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
@@ -126,7 +127,8 @@ def scalar(value: Any) -> Any:
             value = np.asarray(value).item()
         except (TypeError, ValueError) as error:
             raise ValueError("The user-provided objective function must return a scalar value.") from error
-    value < np.inf  # noqa: B015  what cannot be compared is no value: a TypeError
+    number: Any = value
+    operator.lt(number, np.inf)  # what cannot be compared is no value: a TypeError
     return value
 
 
@@ -167,7 +169,7 @@ def _by_jax(
     return evaluate, first
 
 
-def _compiled(func: Callable, args: tuple, x0: Vector, home: jax.Device, afresh: bool = False) -> tuple[Compiled, list]:
+def _compiled(func: Callable, args: tuple, x0: Vector, home: Any, afresh: bool = False) -> tuple[Compiled, list]:
     """The `_program` of func, and the parts of args that it takes.
 
     Arrays and floats may vary: a call with others compiles nothing. All else is constant, and so are arrays and floats
@@ -200,7 +202,7 @@ def _hashable(value: Any) -> bool:
 
 
 @lru_cache(maxsize=128)
-def _program(func: Callable, structure: Any, constant: tuple, shapes: tuple, n: int, home: jax.Device) -> Compiled:
+def _program(func: Callable, structure: Any, constant: tuple, shapes: tuple, n: int, home: Any) -> Compiled:
     """(answer, variable) ↦ the `evaluation` of func and its gradient, compiled."""
 
     def evaluate(answer: Array, variable: list) -> Array:

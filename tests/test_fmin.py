@@ -554,7 +554,7 @@ def test_what_cannot_be_factr_is_refused_with_scipys_exception(factr):
     agree(bowl, START, factr=factr, message=False)
 
 
-@pytest.mark.parametrize("pgtol", [0, 1e-3, 1, 1e3, np.inf, -1, np.nan, -np.inf, 1, np.float32(1), True])
+@pytest.mark.parametrize("pgtol", [0, 1e-3, 1, 1e3, np.inf, -1, np.nan, -np.inf, np.float32(1), True])
 def test_pgtol_is_what_it_is_to_scipy(pgtol):
     agree(valley, CREST, pgtol=pgtol, maxiter=30, rtol=1e-6)
 
@@ -648,11 +648,20 @@ def test_f_in_a_pair_that_is_no_scalar_is_refused(kind):
     agree(lambda x: ((NO_SCALARS | NO_NUMBERS)[kind](x), slope(x)), START)
 
 
-class Own(Exception):
+class OwnError(Exception):
     """An exception of the user's."""
 
 
-THROWN = [Own, KeyboardInterrupt, SystemExit, GeneratorExit, FloatingPointError, MemoryError, TypeError, StopIteration]
+THROWN = [
+    OwnError,
+    KeyboardInterrupt,
+    SystemExit,
+    GeneratorExit,
+    FloatingPointError,
+    MemoryError,
+    TypeError,
+    StopIteration,
+]
 
 
 def thrower(error, after, value):
@@ -686,7 +695,7 @@ def test_exceptions_come_through_as_they_are(whose, kind, after):
     assert caught.value is error
 
 
-@pytest.mark.parametrize("kind", [Own, KeyboardInterrupt])
+@pytest.mark.parametrize("kind", [OwnError, KeyboardInterrupt])
 @pytest.mark.parametrize("x64", [True, False])
 def test_an_exception_leaves_nothing_behind(kind, x64):
     alone = fmin_l_bfgs_b(valley, CREST)
@@ -1478,17 +1487,17 @@ def test_a_global_that_changed_is_noticed(monkeypatch):
 )
 @pytest.mark.parametrize("solver", [fmin_l_bfgs_b, scipy_method], ids=["fmin_l_bfgs_b", "scipy_method"])
 def test_inside_a_transformation_minimize_is_named(transform, solver):
-    with pytest.raises(TypeError, match="jaxlbfgsb.minimize"):
+    with pytest.raises(TypeError, match=r"jaxlbfgsb\.minimize"):
         transform(lambda x: jnp.sum(solver(bowl, x)[0]))(START)
 
 
 def test_inside_jit_minimize_is_named_also_where_nothing_is_traced():
-    with pytest.raises(TypeError, match="jaxlbfgsb.minimize"):
+    with pytest.raises(TypeError, match=r"jaxlbfgsb\.minimize"):
         jax.jit(lambda: fmin_l_bfgs_b(bowl, START)[1])()
 
 
 def test_a_traced_value_of_func_is_an_error_that_names_minimize():
-    with pytest.raises(TypeError, match="jaxlbfgsb.minimize"):
+    with pytest.raises(TypeError, match=r"jaxlbfgsb\.minimize"):
         jax.grad(lambda a: fmin_l_bfgs_b(lambda x: (jnp.sum((x - a) ** 2), slope(x)), START)[1])(1.0)
 
 
@@ -1762,7 +1771,7 @@ def test_stop_iteration_ends_minimize_with_scipys_status_and_message(direct, opt
     assert seen.result.status == 99
 
 
-@pytest.mark.parametrize("kind", [Own, KeyboardInterrupt])
+@pytest.mark.parametrize("kind", [OwnError, KeyboardInterrupt])
 @pytest.mark.parametrize("whose", ["func", "jac", "callback"])
 def test_exceptions_come_through_minimize_as_they_are(whose, kind):
     error = kind("mine")
