@@ -8,11 +8,11 @@ import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
-import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from statistics import median  # noqa: E402
+import time
+from collections.abc import Callable
+from statistics import median
 
-import jax  # noqa: E402
+import jax
 
 jax.config.update("jax_enable_x64", True)
 

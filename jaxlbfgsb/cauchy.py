@@ -93,7 +93,8 @@ def _sorted(t: Vector) -> tuple[Vector, Int[Array, " n"]]:
     index = jax.lax.iota(jnp.int32, len(t))
     if len(t) > FEW:
         # Two keys in place of a stable sort, which would keep a second copy of the keys.
-        return tuple(jax.lax.sort((t, index), num_keys=2, is_stable=False))
+        ordered, order = jax.lax.sort((t, index), num_keys=2, is_stable=False)
+        return ordered, order
     before = (t[:, None] < t[None, :]) | ((t[:, None] == t[None, :]) & (index[:, None] < index[None, :]))
     place = jnp.sum(before, axis=0, dtype=jnp.int32)
     order = jnp.argmax(place[None, :] == index[:, None], axis=1)

@@ -59,7 +59,8 @@ def own(func: Callable, args: tuple, calls: Counter) -> Objective:
         chosen = in_pairs(func, args, calls)
         if value is None:
             return chosen(x, answer)
-        calls.update(fun=1, grad=1)
+        calls["fun"] += 1
+        calls["grad"] += 1
         return _of_pair(value, len(x))
 
     return evaluate
@@ -69,7 +70,8 @@ def in_pairs(func: Callable, args: tuple, calls: Counter) -> Objective:
     """The objective of a func that returns (f, g)."""
 
     def evaluate(x: Vector, answer: Answer) -> Evaluation:
-        calls.update(fun=1, grad=1)
+        calls["fun"] += 1
+        calls["grad"] += 1
         return _of_pair(func(x.copy(), *args), len(x))
 
     return evaluate
@@ -79,9 +81,9 @@ def with_fprime(func: Callable, fprime: Callable, args: tuple, calls: Counter) -
     """The objective of a func and its gradient."""
 
     def evaluate(x: Vector, answer: Answer) -> Evaluation:
-        calls.update(fun=1)
+        calls["fun"] += 1
         f = scalar(func(x.copy(), *args))
-        calls.update(grad=1)
+        calls["grad"] += 1
         return f, evaluation(f, gradient(fprime(x.copy(), *args), len(x)))
 
     return evaluate
@@ -94,10 +96,11 @@ def by_differences(
     value, values = partial(value_at, func, args), values or in_order
 
     def evaluate(x: Vector, answer: Answer) -> Evaluation:
-        calls.update(fun=1)
+        calls["fun"] += 1
         f = value(x)
         g, count = differences.gradient(partial(values, value), x, f, **scheme)
-        calls.update(fun=count, grad=1)
+        calls["fun"] += count
+        calls["grad"] += 1
         return f, evaluation(f, np.where(scheme["lower"] == scheme["upper"], 0, g))
 
     return evaluate
@@ -156,7 +159,8 @@ def _by_jax(
     compiled, variable = _compiled(func, args, x0, home)
 
     def evaluate(x: Vector, answer: Answer) -> Evaluation:
-        calls.update(fun=1, grad=1)
+        calls["fun"] += 1
+        calls["grad"] += 1
         with jax.enable_x64(True), jax.disable_jit(False):
             return None, compiled(answer if home == device() else np.asarray(answer), variable)
 
