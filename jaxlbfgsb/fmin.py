@@ -82,8 +82,9 @@ def fmin_l_bfgs_b(
 
     Args:
       func: any Python, called with a new array of float64, `(n,)`, and args. Returns f if fprime is given or
-        approx_grad is true, else (f, g). If it returns f alone, the gradient is jax.grad's: func is then traced, and runs compiled
-        and in float64. What it closes over is a constant in that, as with jax.jit; data that change belong into args.
+        approx_grad is true, else (f, g). If it returns f alone, the gradient is jax.grad's: func is then traced, and
+        runs compiled and in float64. What it closes over is constant then, as with jax.jit; data that change go into
+        args.
       x0: where to begin, `(n,)` or anything that ravels to it; moved into the bounds first.
       fprime: the gradient of func at (x, *args), `(n,)`.
       args: further arguments for func and fprime.
