@@ -8,34 +8,17 @@ import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
-import time
-from collections.abc import Callable
-from statistics import median
-
 import jax
 
 jax.config.update("jax_enable_x64", True)
 
 import numpy as np  # noqa: E402
 import scipy.optimize  # noqa: E402
-from single import chained, chained_numpy, problem  # noqa: E402
+from single import chained, chained_numpy, medians, problem  # noqa: E402
 
 from jaxlbfgsb import fmin_l_bfgs_b  # noqa: E402
 
-SIZES, RUNS = (2, 10, 20, 32, 64, 100), 30
-
-
-def seconds(calls: dict[str, Callable]) -> dict[str, float]:
-    """The median of each call's time, all of them taking turns."""
-    times = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(RUNS):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    return {name: median(values) for name, values in times.items()}
+SIZES = (2, 10, 20, 32, 64, 100)
 
 
 if __name__ == "__main__":
@@ -45,7 +28,7 @@ if __name__ == "__main__":
         options = {"x0": x, "bounds": list(zip(lower.tolist(), upper.tolist(), strict=True))}
         both = jax.jit(jax.value_and_grad(chained))
         evaluations = scipy.optimize.fmin_l_bfgs_b(chained_numpy, **options)[2]["funcalls"]
-        times = seconds(
+        times = medians(
             {
                 "ours": lambda options=options: fmin_l_bfgs_b(chained_numpy, **options),
                 "scipy": lambda options=options: scipy.optimize.fmin_l_bfgs_b(chained_numpy, **options),

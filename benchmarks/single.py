@@ -76,6 +76,11 @@ def warm_calls(n: int) -> dict[str, float]:
         "SciPy, jitted gradient": lambda: fmin_l_bfgs_b(lambda x: tuple(map(np.asarray, both(x))), start, bounds=pairs),
         "jaxopt": lambda: peer(x),
     }
+    return medians(candidates)
+
+
+def medians(candidates: dict[str, Callable]) -> dict[str, float]:
+    """The median seconds of each candidate's warm calls, all of them taking turns."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for call in candidates.values():
         seconds(call)

@@ -17,7 +17,16 @@ from jax.extend.core import jaxpr_as_fun
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int, PyTree
 
-from .arguments import check_args, check_bounds, check_gradient, check_options, check_x0, is_array, traced_status
+from .arguments import (
+    check_args,
+    check_bounds,
+    check_gradient,
+    check_options,
+    check_x0,
+    inside_jit,
+    is_array,
+    traced_status,
+)
 from .box import Box, Scalar, Vector
 from .solver import Options, State, init, step
 from .status import Status
@@ -215,7 +224,7 @@ _outermost = jax.jit(_solve, static_argnames=_STATIC, compiler_options=LEAN)
 
 def _compiled(*arguments: Any) -> Result:
     """_solve under jit."""
-    if isinstance(jax.lax.full((), 0.0), Tracer):  # inside another jit
+    if inside_jit():
         return _nested(*arguments)
     try:
         return _outermost(*arguments)

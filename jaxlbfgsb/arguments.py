@@ -189,6 +189,11 @@ def _known(value: Any) -> bool:
     return not isinstance(value, Tracer)
 
 
+def inside_jit() -> bool:
+    """True while another jit is being traced."""
+    return isinstance(jax.lax.full((), 0.0), Tracer)
+
+
 def is_array(value: Any) -> bool:
     return isinstance(value, (jax.Array, np.ndarray, np.generic))
 

@@ -16,17 +16,15 @@ from functools import partial
 from multiprocessing import get_context, get_start_method
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from . import host, objectives
-from .differences import SCHEMES
+from .arguments import inside_jit
+from .differences import SCHEMES, Vector
 from .objectives import TRACED, Objective
 from .status import Status
-
-Vector = Float[np.ndarray, " n"]
 
 EPS = float(np.finfo(np.float64).eps)
 FTOL = 1e7 * EPS
@@ -457,7 +455,7 @@ def _mapping(workers: Any, resources: ExitStack) -> Callable:
 
 def _refuse_traced(*arguments: Any) -> None:
     """An error inside jit, vmap or grad."""
-    if isinstance(jax.lax.full((), 0.0), Tracer) or _holds_tracer(arguments):
+    if inside_jit() or _holds_tracer(arguments):
         raise TypeError(TRACED)
 
 

@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.stages import Compiled, Lowered
-from jaxlib.xla_client import make_cpu_client
 from jaxtyping import Array, Float
 
 from .argmin import LEAN, ravel
@@ -85,7 +84,8 @@ def start(
     begin, update = _programs(padded(n), memory_size)
     with jax.enable_x64(True), jax.disable_jit(False):
         pairs, numbers, problem = begin(problem)
-    return Run(update, pairs, numbers, problem, asking(x0), asking(x0), n)
+    answer = asking(x0)
+    return Run(update, pairs, numbers, problem, answer, answer, n)
 
 
 def asking(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " r"]:
@@ -197,6 +197,8 @@ def device() -> Any:
     that one takes longer than an update.
     """
     try:
+        from jaxlib.xla_client import make_cpu_client
+
         return make_cpu_client(asynchronous=False).devices()[0]
     except Exception:  # jaxlib does not promise it
         return jax.devices("cpu")[0]

@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.stages import Compiled
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from . import differences
+from .differences import Vector
 from .host import READS, device, evaluation, padded
 
-Vector = Float[np.ndarray, " n"]
 Answer = Array | np.ndarray
 Evaluation = tuple[Any, Array | np.ndarray]  # func's value, or None where it is the first number of the other
 Objective = Callable[[Vector, Answer], Evaluation]
@@ -155,14 +155,15 @@ def _by_jax(
     func: Callable, args: tuple, x0: Vector, answer: Answer, calls: Counter, value: Any
 ) -> tuple[Objective, Evaluation]:
     """The objective of a func that JAX differentiates, and its evaluation at x0; `value` is func's, if known."""
-    home = device() if jax.default_backend() == "cpu" else jax.devices()[0]
+    near = jax.default_backend() == "cpu"  # the solver's own device: what it answers need not be copied
+    home = device() if near else jax.devices()[0]
     compiled, variable = _compiled(func, args, x0, home)
 
     def evaluate(x: Vector, answer: Answer) -> Evaluation:
         calls["fun"] += 1
         calls["grad"] += 1
         with jax.enable_x64(True), jax.disable_jit(False):
-            return None, compiled(answer if home == device() else np.asarray(answer), variable)
+            return None, compiled(answer if near else np.asarray(answer), variable)
 
     first = evaluate(x0, answer)
     if value is not None and not np.isclose(float(first[1][0]), float(value), rtol=1e-3, equal_nan=True):

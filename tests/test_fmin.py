@@ -722,17 +722,20 @@ def test_fprime_that_is_nothing_of_the_kind_is_refused(fprime):
 
 
 @pytest.mark.skipif(not WARNS_OF_OUTPUT, reason="this SciPy does not warn of iprint and disp")
-@pytest.mark.parametrize("given", [{"iprint": -1}, {"iprint": 99}, {"disp": None}, {"disp": 1}, {"disp": 0, "iprint": 0}],
-                         ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "given", [{"iprint": -1}, {"iprint": 99}, {"disp": None}, {"disp": 1}, {"disp": 0, "iprint": 0}], ids=str
+)
 def test_iprint_and_disp_warn_as_in_scipy(given):
     agree(bowl, START, **given)
 
 
 @pytest.mark.skipif(not WARNS_OF_OUTPUT, reason="this SciPy does not warn of iprint and disp")
 def test_the_warning_of_disp_points_to_the_caller():
-    with pytest.warns(DeprecationWarning) as heard:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
         fmin_l_bfgs_b(bowl, START, disp=0)
         scipy.optimize.fmin_l_bfgs_b(bowl, START, disp=0)
+    assert [one.category for one in heard] == [DeprecationWarning] * 2
     assert [(one.filename, one.lineno) for one in heard[1:]] == [(heard[0].filename, heard[0].lineno + 1)]
 
 
@@ -871,7 +874,7 @@ def test_minus_infinity_is_a_convergence():
 
 
 def test_x_is_the_last_iterate_and_not_the_best_point():
-    """The first trial has a wrong value, so low that no other has; its slope is too steep for the search to end there."""
+    """The first trial has a wrong value, lower than any other; its slope is too steep for the search to end there."""
 
     def noisy(x):
         return bowl(x)[0] - 500 * (28.5 < np.linalg.norm(x - 1) < 29.5), slope(x)
@@ -1576,7 +1579,7 @@ def test_other_floats_in_args_compile_nothing(compiled):
 def agree_minimize(
     *args: Any, direct: bool = False, rtol: float = 1e-9, options: dict | None = None, **named: Any
 ) -> Seen:
-    """What can be seen of SciPy's minimize with our method, or of the method alone, after a check that it is SciPy's."""
+    """What can be seen of SciPy's minimize with our method, or of the method alone, checked to be SciPy's."""
     scipys = watch(scipy.optimize.minimize, *args, method="L-BFGS-B", options=options, **named)
     if direct:
         ours = watch(scipy_method, *args, **named, **options or {})
@@ -1859,8 +1862,10 @@ def test_pairs_of_hess_inv_are_the_differences_of_the_iterates_before_the_last(i
 
 @pytest.mark.parametrize("turn", [2, 4, 6, 9])
 def test_hess_inv_after_a_search_that_failed_is_scipys(turn):
-    ours, scipys = (scipy.optimize.minimize(turncoat(turn), CREST, jac=True, method=method, options={"maxls": 8}).hess_inv
-                    for method in (scipy_method, "L-BFGS-B"))  # fmt: skip
+    ours, scipys = (
+        scipy.optimize.minimize(turncoat(turn), CREST, jac=True, method=method, options={"maxls": 8}).hess_inv
+        for method in (scipy_method, "L-BFGS-B")
+    )
     assert_allclose(ours.todense(), scipys.todense())
 
 
@@ -1895,9 +1900,9 @@ def _no_solvers_of_scipys(monkeypatch):
         optimize._slsqp_py,
     ):
         for name in dir(module):
-            if name.startswith(("fmin", "minimize", "_minimize", "root", "least_squares", "approx_derivative")):
-                if inspect.isfunction(getattr(module, name)):
-                    monkeypatch.setattr(module, name, refuse)
+            named = name.startswith(("fmin", "minimize", "_minimize", "root", "least_squares", "approx_derivative"))
+            if named and inspect.isfunction(getattr(module, name)):
+                monkeypatch.setattr(module, name, refuse)
     monkeypatch.setattr(optimize._lbfgsb_py._lbfgsb, "setulb", refuse)
 
 
