@@ -8,22 +8,18 @@ between evaluations, the limits and the callback. Where SciPy's behaviour is not
 
 import inspect
 import operator
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
-from multiprocessing import get_context, get_start_method
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Bool
 
-from . import host, objectives
-from .arguments import inside_jit
+from . import contract, host, objectives
 from .differences import SCHEMES, Vector
-from .objectives import TRACED, Objective
+from .objectives import Objective
 from .status import Status
 
 EPS = float(np.finfo(np.float64).eps)
@@ -37,22 +33,6 @@ TASKS = {
     Status.NON_FINITE: "ABNORMAL: ",
 }
 HALTED = "STOP: CALLBACK REQUESTED HALT"
-DEPRECATED = (
-    "scipy.optimize: The `disp` and `iprint` options of the L-BFGS-B solver are deprecated and will be removed in "
-    "SciPy 1.18.0."
-)
-
-
-class _Unset(NamedTuple):
-    """A default that can be told from the same value passed by a caller."""
-
-    shown: str
-
-    def __repr__(self) -> str:
-        return self.shown
-
-
-NO_IPRINT, NO_DISP = _Unset("-1"), _Unset("None")
 
 
 def fmin_l_bfgs_b(
@@ -66,10 +46,10 @@ def fmin_l_bfgs_b(
     factr: float = 1e7,
     pgtol: float = 1e-5,
     epsilon: Any = 1e-8,
-    iprint: Any = NO_IPRINT,
+    iprint: Any = contract.NO_IPRINT,
     maxfun: float = 15000,
     maxiter: float = 15000,
-    disp: Any = NO_DISP,
+    disp: Any = contract.NO_DISP,
     callback: Callable | None = None,
     maxls: int = 20,
 ) -> tuple[Vector, float, dict[str, Any]]:
@@ -136,12 +116,12 @@ def fmin_l_bfgs_b(
       Morales, Nocedal, ACM TOMS 38 (2011); the contract of scipy.optimize.fmin_l_bfgs_b.
     """
     args = (*args,)
-    _refuse_traced(x0, bounds, args)
+    contract.refuse_traced(x0, bounds, args)
     report = _reporter(callback)
-    _warn_of_output(iprint, disp)
+    contract.warn_of_output(iprint, disp)
     ftol = factr * EPS
     x = np.asarray(x0).ravel().astype(np.float64)
-    lower, upper = _box(bounds, len(x))
+    lower, upper = contract.box(bounds, len(x))
     x, calls = np.clip(x, lower, upper), Counter()
     differences = partial(objectives.by_differences, func, args, calls, lower=lower, upper=upper)
     if approx_grad:
@@ -180,8 +160,8 @@ def scipy_method(
     maxls: int = 20,
     finite_diff_rel_step: Any = None,
     workers: Any = None,
-    iprint: Any = NO_IPRINT,
-    disp: Any = NO_DISP,
+    iprint: Any = contract.NO_IPRINT,
+    disp: Any = contract.NO_DISP,
     **unknown: Any,
 ) -> Any:
     """The result of `scipy.optimize.minimize(fun, x0, ..., method=scipy_method)`: that of its method 'L-BFGS-B'.
@@ -219,12 +199,12 @@ def scipy_method(
     from scipy.optimize import LbfgsInvHessProduct, OptimizeResult
 
     args = args if isinstance(args, tuple) else (args,)
-    _refuse_traced(x0, bounds, args)
-    _warn_of_unused(hess, hessp, constraints, unknown)
+    contract.refuse_traced(x0, bounds, args)
+    contract.warn_of_unused(hess, hessp, constraints, unknown)
     x = np.atleast_1d(np.asarray(x0)).astype(np.float64)
     if x.ndim != 1:
         raise ValueError("'x0' must only have one dimension.")
-    lower, upper = _wide_box(bounds, len(x))
+    lower, upper = contract.wide_box(bounds, len(x))
     x = np.clip(x, lower, upper)
     free = lower < upper
     if len(x) and not free.any():
@@ -234,7 +214,7 @@ def scipy_method(
     given = callable(jac) or jac is True
     whole, free = x, free | given
     report = _reporter(callback, free, whole)
-    _warn_of_output(iprint, disp)
+    contract.warn_of_output(iprint, disp)
 
     fun = fun if free.all() else partial(_at_free, fun, whole, free)
     x, lower, upper, calls = x[free], lower[free], upper[free], Counter()
@@ -246,7 +226,7 @@ def scipy_method(
         else:
             scheme = jac if isinstance(jac, str) and jac in SCHEMES else "2-point"
             step = {"relative": finite_diff_rel_step} if scheme is jac else {"absolute": eps}
-            values = _mapping(workers, resources)
+            values = contract.mapping(workers, resources)
             evaluate = objectives.by_differences(
                 fun, args, calls, values, scheme=scheme, lower=lower, upper=upper, **step
             )
@@ -302,7 +282,7 @@ def _solve(
     n, (f, packed) = len(x), evaluate(x, host.asking(x))
     if not maxls > 0:
         raise ValueError("maxls must be positive.")
-    maxls, pgtol, m = operator.index(maxls), 0.0 + pgtol, _memory_size(m)
+    maxls, pgtol, m = operator.index(maxls), 0.0 + pgtol, contract.memory_size(m)
     iterations, halted, iterate, last, run = 0, False, None, None, None
     refused = "ERROR: FACTR < 0" if ftol < 0 else "ERROR: M <= 0" if m == 0 else "ERROR: N <= 0" if n == 0 else None
     if refused:
@@ -314,7 +294,7 @@ def _solve(
 
     while task is None and run is not None:
         before, run = run.reply, host.advance(run, packed)
-        last, status = (before, run), Status(run.status)
+        last, status = (before, run), run.status
         value, g = _read(f, packed, n)
         bottomless = value == -np.inf and iterate is not None
         moved = run.iterations > iterations or bottomless
@@ -332,7 +312,7 @@ def _solve(
         if bottomless:
             status = Status.GRADIENT if np.all(abs(np.clip(x - g, lower, upper) - x) <= pgtol) else Status.REDUCTION
         if task is None and status != Status.RUNNING:
-            task = TASKS[status]
+            task = TASKS[Status(status)]
         if task is None:
             x = run.x
             f, packed = evaluate(x, run.answer)
@@ -349,17 +329,6 @@ def _read(f: Any, packed: Any, n: int) -> tuple[Any, Vector]:
     """func's value and the gradient."""
     packed = np.asarray(packed)
     return float(packed[0]) if f is None else f, packed[1 : n + 1]
-
-
-def _memory_size(m: Any) -> int:
-    """m, if that many pairs can be held."""
-    if isinstance(m, bool):
-        raise TypeError("m must be an integer, got bool")
-    m = operator.index(m)
-    if m < 0:
-        raise ValueError(f"m must not be negative, got {m}")
-    np.empty([11, m, m])  # as much as SciPy takes: a MemoryError now is better than one inside a compiler
-    return m
 
 
 def _reporter(callback: Callable | None, free: Bool[np.ndarray, " n"] | None = None, fixed: Any = None) -> Any:
@@ -384,50 +353,6 @@ def _reporter(callback: Callable | None, free: Bool[np.ndarray, " n"] | None = N
     return report
 
 
-def _box(bounds: Any, n: int) -> tuple[Vector, Vector]:
-    """The bounds as two vectors, of a pair for each entry of x or of a `Bounds`."""
-    if bounds is None:
-        return np.full(n, -np.inf), np.full(n, np.inf)
-    if not hasattr(bounds, "lb") and len(bounds) != n:
-        raise ValueError("length of x0 != length of bounds")
-    lower, upper = (np.broadcast_to(side, [n]) for side in _sides(bounds))
-    if (lower > upper).any():
-        raise ValueError("LBFGSB - one of the lower bounds is greater than an upper bound.")
-    return _sound(lower, upper)
-
-
-def _wide_box(bounds: Any, n: int) -> tuple[Vector, Vector]:
-    """The same for n variables where one pair may stand for all, with the errors of SciPy's minimize."""
-    lower, upper = (-np.inf, np.inf) if bounds is None else _sides(bounds)
-    if np.any(upper < lower):
-        raise ValueError("An upper bound is less than the corresponding lower bound.")
-    try:
-        lower, upper = (np.broadcast_to(side, [n]) for side in (lower, upper))
-    except ValueError:
-        raise ValueError("The number of bounds is not compatible with the length of `x0`.") from None
-    return _sound(lower, upper)
-
-
-def _sides(bounds: Any) -> tuple[Vector, Vector]:
-    """The lower and the upper bounds."""
-    if hasattr(bounds, "lb"):
-        return np.asarray(bounds.lb, np.float64), np.asarray(bounds.ub, np.float64)
-    lower, upper = zip(*bounds, strict=True)
-    sides = (lower, -np.inf), (upper, np.inf)
-    lower, upper = (
-        np.array([absent if bound is None else float(np.asarray(bound).item()) for bound in side])
-        for side, absent in sides
-    )
-    return lower, upper
-
-
-def _sound(lower: Vector, upper: Vector) -> tuple[Vector, Vector]:
-    """The bounds, if a finite number fits between each two of them."""
-    if not ((lower < np.inf) & (upper > -np.inf)).all():
-        raise ValueError("bounds must be numbers or None, low below inf and high above -inf, and not NaN")
-    return lower, upper
-
-
 def _filled(whole: Vector, free: Bool[np.ndarray, " n"], part: Vector) -> Vector:
     """A copy of `whole` with `part` for its free entries."""
     whole = whole.copy()
@@ -438,47 +363,3 @@ def _filled(whole: Vector, free: Bool[np.ndarray, " n"], part: Vector) -> Vector
 def _at_free(fun: Callable, whole: Vector, free: Bool[np.ndarray, " n"], part: Vector, *args: Any) -> Any:
     """fun of all variables, given the free ones."""
     return fun(_filled(whole, free, part), *args)
-
-
-def _mapping(workers: Any, resources: ExitStack) -> Callable:
-    """The map to take differences with: SciPy's `workers`, a map or a number of processes."""
-    if callable(workers):
-        return workers
-    workers = 1 if workers is None else operator.index(workers)
-    if workers == 1:
-        return objectives.in_order
-    if workers != -1 and workers < 1:
-        raise RuntimeError(f"workers must be -1, a number of processes or a map, got {workers}")
-    context = get_context(get_start_method(allow_none=True) or "spawn")  # a fork of a process with JAX's threads hangs
-    return resources.enter_context(context.Pool(None if workers == -1 else workers)).map
-
-
-def _refuse_traced(*arguments: Any) -> None:
-    """An error inside jit, vmap or grad."""
-    if inside_jit() or _holds_tracer(arguments):
-        raise TypeError(TRACED)
-
-
-def _holds_tracer(value: Any) -> bool:
-    return isinstance(value, Tracer) or (isinstance(value, (tuple, list)) and any(map(_holds_tracer, value)))
-
-
-def _warn_of_output(iprint: Any, disp: Any) -> None:
-    for given in (disp, iprint):
-        if given is not NO_DISP and given is not NO_IPRINT:
-            warnings.warn(DEPRECATED, DeprecationWarning, stacklevel=3)
-
-
-def _warn_of_unused(hess: Any, hessp: Any, constraints: Any, unknown: dict[str, Any]) -> None:
-    method = "Method jaxlbfgsb.scipy_method"
-    for holds, what in (
-        (hess is not None, "does not use Hessian information (hess)."),
-        (hessp is not None, "does not use Hessian-vector product information (hessp)."),
-        (np.any(constraints), "cannot handle constraints."),
-    ):
-        if holds:
-            warnings.warn(f"{method} {what}", RuntimeWarning, stacklevel=4)
-    if unknown:
-        from scipy.optimize import OptimizeWarning
-
-        warnings.warn(f"Unknown solver options: {', '.join(map(str, unknown))}", OptimizeWarning, stacklevel=4)

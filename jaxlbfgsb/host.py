@@ -82,8 +82,7 @@ def start(
     wide = rest + (1 if np.isfinite(lower).all() and np.isfinite(upper).all() else np.inf)
     problem = np.concatenate([x0, rest, lower, -wide, upper, wide, [ftol, gtol, max_linesearch]])
     begin, update = _programs(padded(n), memory_size)
-    with jax.enable_x64(True), jax.disable_jit(False):
-        pairs, numbers, problem = begin(problem)
+    pairs, numbers, problem = outright(begin, problem)
     answer = asking(x0)
     return Run(update, pairs, numbers, problem, answer, answer, n)
 
@@ -97,8 +96,7 @@ def asking(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " r"]:
 
 def advance(run: Run, evaluation: Array | np.ndarray) -> Run:
     """The run after f and g at its x, as `evaluation` has them. The old run is used up, but for its reply."""
-    with jax.enable_x64(True), jax.disable_jit(False):
-        pairs, numbers, answer = run.update(run.pairs, run.numbers, run.problem, evaluation)
+    pairs, numbers, answer = outright(run.update, run.pairs, run.numbers, run.problem, evaluation)
     return Run(run.update, pairs, numbers, run.problem, answer, np.asarray(answer), run.n)
 
 
@@ -121,6 +119,16 @@ def pairs_used(reply: np.ndarray, run: Run) -> tuple[Float[np.ndarray, "k n"], F
     pairs[:, slot] = run.reply[READS + k :].reshape(2, k)
     Y, S = pairs[:, (slot - held + np.arange(held)) % pairs.shape[1], : run.n]
     return S, Y
+
+
+def outright(program: Compiled, *arguments: Any) -> Any:
+    """What the program makes of float64 arguments, whatever JAX is set to; only the last of them may be NumPy's."""
+    config: Any = jax.config
+    as_set = config.jax_enable_x64 or isinstance(arguments[-1], jax.Array)
+    if as_set and not config.jax_disable_jit:  # to set both takes 3 µs
+        return program(*arguments)
+    with jax.enable_x64(True), jax.disable_jit(False):
+        return program(*arguments)
 
 
 @cache

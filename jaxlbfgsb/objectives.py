@@ -22,7 +22,7 @@ from jaxtyping import Array
 
 from . import differences
 from .differences import Vector
-from .host import READS, device, evaluation, padded
+from .host import READS, device, evaluation, outright, padded
 
 Answer = Array | np.ndarray
 Evaluation = tuple[Any, Array | np.ndarray]  # func's value, or None where it is the first number of the other
@@ -162,11 +162,10 @@ def _by_jax(
     def evaluate(x: Vector, answer: Answer) -> Evaluation:
         calls["fun"] += 1
         calls["grad"] += 1
-        with jax.enable_x64(True), jax.disable_jit(False):
-            return None, compiled(answer if near else np.asarray(answer), variable)
+        return None, outright(compiled, variable, answer if near else np.asarray(answer))
 
     first = evaluate(x0, answer)
-    if value is not None and not np.isclose(float(first[1][0]), float(value), rtol=1e-3, equal_nan=True):
+    if value is not None and not np.isclose(np.asarray(first[1])[0], float(value), rtol=1e-3, equal_nan=True):
         # What was compiled is not func any more: a global or a closed-over variable has changed since.
         compiled, variable = _compiled(func, args, x0, home, afresh=True)
         calls.clear()
@@ -208,9 +207,9 @@ def _hashable(value: Any) -> bool:
 
 @lru_cache(maxsize=128)
 def _program(func: Callable, structure: Any, constant: tuple, shapes: tuple, n: int, home: Any) -> Compiled:
-    """(answer, variable) ↦ the `evaluation` of func and its gradient, compiled."""
+    """(variable, answer) ↦ the `evaluation` of func and its gradient, compiled."""
 
-    def evaluate(answer: Array, variable: list) -> Array:
+    def evaluate(variable: list, answer: Array) -> Array:
         rest = iter(variable)
         args = jax.tree.unflatten(structure, [next(rest) if part is None else part[1] for part in constant])
         f, g = jax.value_and_grad(lambda x: jnp.reshape(func(x, *args), ()))(answer[READS : READS + n])
@@ -219,7 +218,7 @@ def _program(func: Callable, structure: Any, constant: tuple, shapes: tuple, n: 
     answer = jax.ShapeDtypeStruct([READS + 3 * padded(n)], np.float64)
     with jax.enable_x64(True), jax.disable_jit(False), jax.default_device(home):
         try:
-            traced = jax.jit(evaluate).trace(answer, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
+            traced = jax.jit(evaluate).trace([jax.ShapeDtypeStruct(*shape) for shape in shapes], answer)
         except Exception as error:
             raise TypeError(WAYS_OUT.format(error=str(error).split("\n")[0])) from error
         return traced.lower().compile()

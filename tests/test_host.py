@@ -1,14 +1,15 @@
 """The solver driven from the host: sizes that are rounded up, variables that never move, the pairs at the end."""
 
+from functools import partial
 from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxlbfgsb import Box, Options, Status, host, init, solver
+from jaxlbfgsb import Box, Options, Status, fmin_l_bfgs_b, host, init, objectives, solver
 
 update = jax.jit(solver.update)
 
@@ -65,3 +66,46 @@ def test_pairs_are_the_last_ones_but_that_of_the_end_oldest_first(n):
     assert len(S) == 4 < len(steps)
     assert_allclose(S, [s for s, _ in steps[-5:-1]], rtol=1e-6, atol=1e-12)
     assert_allclose(Y, [y for _, y in steps[-5:-1]], rtol=1e-12)
+
+
+@pytest.fixture
+def forgotten():
+    """Programs and devices made in the test are of the test alone."""
+    caches = host.device, host._programs, objectives._program
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.mark.parametrize("objective", [chained, lambda x: jnp.sum((x - 2.0) ** 4)])
+def test_without_a_client_of_its_own_it_ends_the_same(objective, forgotten, monkeypatch):
+    call = partial(fmin_l_bfgs_b, objective, np.zeros(3), bounds=[(None, 1.5)] * 3)
+    x, f, d = call()
+    assert host.device().client is not jax.devices("cpu")[0].client
+
+    def missing(**_):
+        raise TypeError("make_cpu_client() got an unexpected keyword argument 'asynchronous'")
+
+    monkeypatch.setattr("jaxlib.xla_client.make_cpu_client", missing)
+    for cache in (host.device, host._programs, objectives._program):
+        cache.cache_clear()
+    again = call()
+    assert host.device() == jax.devices("cpu")[0]
+    assert_array_equal(again[0], x)
+    assert (again[1], again[2]["funcalls"], again[2]["task"]) == (f, d["funcalls"], d["task"])
+
+
+def test_options_that_a_compiler_does_not_know_are_left_out():
+    lowered = jax.jit(jnp.sin).lower(1.0)
+    assert_allclose(host._compile(lowered, {"xla_no_such_option": True})(1.0), np.sin(1.0))
+
+
+def test_other_errors_of_the_compiler_come_through():
+    class Broken:
+        def compile(self, **_):
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        host._compile(Broken(), host.LEAN)

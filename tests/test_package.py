@@ -22,6 +22,7 @@ LAYERS = [
     {"arguments", "argmin", "lanes", "transform", "differences"},
     {"host"},
     {"objectives"},
+    {"contract"},
     {"fmin"},
     {"__init__"},
     {"nist", "__main__"},

@@ -1,0 +1,132 @@
+"""The arguments of SciPy's faces, read as SciPy reads them: its errors, warnings and forms of bounds."""
+
+import operator
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from multiprocessing import get_context, get_start_method
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.core import Tracer
+
+from . import objectives
+from .arguments import inside_jit
+from .differences import Vector
+from .objectives import TRACED
+
+DEPRECATED = (
+    "scipy.optimize: The `disp` and `iprint` options of the L-BFGS-B solver are deprecated and will be removed in "
+    "SciPy 1.18.0."
+)
+
+
+class Unset(NamedTuple):
+    """A default that can be told from the same value passed by a caller."""
+
+    shown: str
+
+    def __repr__(self) -> str:
+        return self.shown
+
+
+NO_IPRINT, NO_DISP = Unset("-1"), Unset("None")
+
+
+def refuse_traced(*arguments: Any) -> None:
+    """An error inside jit, vmap or grad."""
+    if inside_jit() or _holds_tracer(arguments):
+        raise TypeError(TRACED)
+
+
+def _holds_tracer(value: Any) -> bool:
+    return isinstance(value, Tracer) or (isinstance(value, (tuple, list)) and any(map(_holds_tracer, value)))
+
+
+def warn_of_output(iprint: Any, disp: Any) -> None:
+    for given in (disp, iprint):
+        if given is not NO_DISP and given is not NO_IPRINT:
+            warnings.warn(DEPRECATED, DeprecationWarning, stacklevel=3)
+
+
+def warn_of_unused(hess: Any, hessp: Any, constraints: Any, unknown: dict[str, Any]) -> None:
+    method = "Method jaxlbfgsb.scipy_method"
+    for holds, what in (
+        (hess is not None, "does not use Hessian information (hess)."),
+        (hessp is not None, "does not use Hessian-vector product information (hessp)."),
+        (np.any(constraints), "cannot handle constraints."),
+    ):
+        if holds:
+            warnings.warn(f"{method} {what}", RuntimeWarning, stacklevel=4)
+    if unknown:
+        from scipy.optimize import OptimizeWarning
+
+        warnings.warn(f"Unknown solver options: {', '.join(map(str, unknown))}", OptimizeWarning, stacklevel=4)
+
+
+def memory_size(m: Any) -> int:
+    """m, if that many pairs can be held."""
+    if isinstance(m, bool):
+        raise TypeError("m must be an integer, got bool")
+    m = operator.index(m)
+    if m < 0:
+        raise ValueError(f"m must not be negative, got {m}")
+    np.empty([11, m, m])  # as much as SciPy takes: a MemoryError now is better than one inside a compiler
+    return m
+
+
+def box(bounds: Any, n: int) -> tuple[Vector, Vector]:
+    """The bounds as two vectors, of a pair for each entry of x or of a `Bounds`."""
+    if bounds is None:
+        return np.full(n, -np.inf), np.full(n, np.inf)
+    if not hasattr(bounds, "lb") and len(bounds) != n:
+        raise ValueError("length of x0 != length of bounds")
+    lower, upper = (np.broadcast_to(side, [n]) for side in _sides(bounds))
+    if (lower > upper).any():
+        raise ValueError("LBFGSB - one of the lower bounds is greater than an upper bound.")
+    return _sound(lower, upper)
+
+
+def wide_box(bounds: Any, n: int) -> tuple[Vector, Vector]:
+    """The same for n variables where one pair may stand for all, with the errors of SciPy's minimize."""
+    lower, upper = (-np.inf, np.inf) if bounds is None else _sides(bounds)
+    if np.any(upper < lower):
+        raise ValueError("An upper bound is less than the corresponding lower bound.")
+    try:
+        lower, upper = (np.broadcast_to(side, [n]) for side in (lower, upper))
+    except ValueError:
+        raise ValueError("The number of bounds is not compatible with the length of `x0`.") from None
+    return _sound(lower, upper)
+
+
+def _sides(bounds: Any) -> tuple[Vector, Vector]:
+    """The lower and the upper bounds."""
+    if hasattr(bounds, "lb"):
+        return np.asarray(bounds.lb, np.float64), np.asarray(bounds.ub, np.float64)
+    lower, upper = zip(*bounds, strict=True)
+    sides = (lower, -np.inf), (upper, np.inf)
+    lower, upper = (
+        np.array([absent if bound is None else float(np.asarray(bound).item()) for bound in side])
+        for side, absent in sides
+    )
+    return lower, upper
+
+
+def _sound(lower: Vector, upper: Vector) -> tuple[Vector, Vector]:
+    """The bounds, if a finite number fits between each two of them."""
+    if not ((lower < np.inf) & (upper > -np.inf)).all():
+        raise ValueError("bounds must be numbers or None, low below inf and high above -inf, and not NaN")
+    return lower, upper
+
+
+def mapping(workers: Any, resources: ExitStack) -> Callable:
+    """The map to take differences with: SciPy's `workers`, a map or a number of processes."""
+    if callable(workers):
+        return workers
+    workers = 1 if workers is None else operator.index(workers)
+    if workers == 1:
+        return objectives.in_order
+    if workers != -1 and workers < 1:
+        raise RuntimeError(f"workers must be -1, a number of processes or a map, got {workers}")
+    context = get_context(get_start_method(allow_none=True) or "spawn")  # a fork of a process with JAX's threads hangs
+    return resources.enter_context(context.Pool(None if workers == -1 else workers)).map
