@@ -188,20 +188,12 @@ def _run(
     args, lower, upper = _underivable((args, lower, upper))
     x, unravel = ravel(x0)
     box = None if lower is None else Box(ravel(lower)[0], ravel(upper)[0])
-    objective, aux = _trace(fun, x, x0, unravel, args, has_aux, value_and_grad)
-
-    def advance(carry: tuple[State, PyTree]) -> tuple[State, PyTree]:
-        state, aux = carry
-        (f, here), g = objective(state.x)
-        new = step(lambda _: (f, g), state, box, options)
-        taken = (new.iterations > state.iterations) | (state.evaluations == 0)
-        return new, jax.tree.map(lambda now, before: jnp.where(taken, now, before), here, aux)
-
-    status = traced_status(x, box, options)
-    start = init(x, box, memory_size)
-    begin = jnp.where(status == Status.RUNNING, start.iterate.x, x)  # with bounds that cross there is no projection
-    start = start._replace(status=status, iterate=start.iterate._replace(x=begin))
-    state, aux = jax.lax.while_loop(lambda carry: carry[0].status == Status.RUNNING, advance, (start, aux))
+    objective, aux = trace(fun, x0, args, has_aux, value_and_grad)
+    state, aux = jax.lax.while_loop(
+        lambda carry: carry[0].status == Status.RUNNING,
+        lambda carry: advance(partial(objective, args), carry, box, options),
+        (opening(x, box, options, memory_size), aux),
+    )
     return Result(
         x=unravel(state.iterate.x),
         fun=state.iterate.f,
@@ -212,6 +204,23 @@ def _run(
         evaluations=state.evaluations,
         aux=aux,
     )
+
+
+def opening(x: Vector, box: Box | None, options: Options, memory_size: int) -> State:
+    """The state that a run begins with: one that has ended where x, box or options, as far as traced, are unsound."""
+    status = traced_status(x, box, options)
+    start = init(x, box, memory_size)
+    begin = jnp.where(status == Status.RUNNING, start.iterate.x, x)  # with bounds that cross there is no projection
+    return start._replace(status=status, iterate=start.iterate._replace(x=begin))
+
+
+def advance(objective: Callable, carry: tuple[State, PyTree], box: Box | None, options: Options) -> Any:
+    """The state, and the aux of its iterate, after one evaluation of (f, aux), g = objective(x)."""
+    state, aux = carry
+    (f, here), g = objective(state.x)
+    new = step(lambda _: (f, g), state, box, options)
+    taken = (new.iterations > state.iterations) | ((state.evaluations == 0) & (state.status == Status.RUNNING))
+    return new, jax.tree.map(lambda now, before: jnp.where(taken, now, before), here, aux)
 
 
 # XLA's newer fusion emitters on the CPU take twice the time to compile this and eight times the memory, and it runs no
@@ -268,17 +277,16 @@ def ravel(tree: PyTree) -> tuple[Vector, Callable[[Vector], PyTree]]:
     return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors), unravel
 
 
-def _trace(
-    fun: Callable, x: Vector, x0: PyTree, unravel: Callable, args: tuple, has_aux: bool, value_and_grad: bool
-) -> tuple[Callable, PyTree]:
-    """The objective as x -> ((f, aux), g) on vectors, fun having been called once, and an aux of zeros."""
+def trace(fun: Callable, x0: PyTree, args: tuple, has_aux: bool, value_and_grad: bool) -> tuple[Callable, PyTree]:
+    """The objective as (args, x) -> ((f, aux), g) on vectors, fun having been called once, and an aux of zeros."""
+    x, unravel = ravel(x0)
 
-    def flat(x: Vector) -> Any:
+    def flat(args: tuple, x: Vector) -> Any:
         return fun(unravel(x), *args)
 
-    jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(x)
+    jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(args, x)
     structure = jax.tree.structure(shape)
-    evaluate = jaxpr_as_fun(jaxpr.replace(consts=_underivable(jaxpr.consts)))
+    run = jaxpr_as_fun(jaxpr.replace(consts=_underivable(jaxpr.consts)))
     value, grad = _pair(shape, "(value, gradient)", "value_and_grad") if value_and_grad else (shape, None)
     f, aux = _pair(value, "(value, aux)", "has_aux") if has_aux else (value, None)
     if not isinstance(f, jax.ShapeDtypeStruct) or f.shape != () or not jnp.issubdtype(f.dtype, jnp.floating):
@@ -288,17 +296,20 @@ def _trace(
     if value_and_grad:
         check_gradient(grad, x0)
 
-    def value_and_aux(x: Vector) -> tuple[Scalar, PyTree]:
-        value = jax.tree.unflatten(structure, evaluate(x))
+    def evaluate(args: tuple, x: Vector) -> PyTree:
+        return jax.tree.unflatten(structure, run(*jax.tree.leaves(args), x))
+
+    def value_and_aux(args: tuple, x: Vector) -> tuple[Scalar, PyTree]:
+        value = evaluate(args, x)
         f, aux = value if has_aux else (value, None)
         return jnp.asarray(f).astype(x.dtype), aux
 
-    def given(x: Vector) -> tuple[tuple[Scalar, PyTree], Vector]:
-        value, g = jax.tree.unflatten(structure, evaluate(x))
+    def given(args: tuple, x: Vector) -> tuple[tuple[Scalar, PyTree], Vector]:
+        value, g = evaluate(args, x)
         f, aux = value if has_aux else (value, None)
         return (jnp.asarray(f).astype(x.dtype), aux), ravel(jax.tree.map(jnp.asarray, g))[0].astype(x.dtype)
 
-    objective = given if value_and_grad else jax.value_and_grad(value_and_aux, has_aux=True)
+    objective = given if value_and_grad else jax.value_and_grad(value_and_aux, argnums=1, has_aux=True)
     return objective, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), aux)
 
 

@@ -25,16 +25,17 @@ class Memory(NamedTuple):
     """The pairs, in the rows of Y and S, and what is known of their inner products."""
 
     YS: Float[Array, "2 m n"]
-    gram: Float[Array, "2 m m"]  # S Yᵀ and S Sᵀ: of s_i with y_j and with s_j
+    gram: Float[Array, "2 m m"] | None  # S Yᵀ and S Sᵀ: of s_i with y_j and with s_j; None for dense.py alone
+    D: Float[Array, " m"]  # s_iᵀy_i as the line search has it
     theta: Scalar
     held: Int[Array, ""]  # how many pairs there are
     slot: Int[Array, ""]  # the row that the next one takes
 
 
-def empty(n: int, m: int, dtype: jnp.dtype) -> Memory:
-    """A memory for m pairs that holds none: B = I."""
-    none = jnp.zeros((), int)
-    return Memory(jnp.zeros((2, m, n), dtype), jnp.zeros((2, m, m), dtype), jnp.ones((), dtype), none, none)
+def empty(n: int, m: int, dtype: jnp.dtype, products: bool = True) -> Memory:
+    """A memory for m pairs that holds none: B = I. Without products only dense.py can make use of it."""
+    gram, none = jnp.zeros((2, m, m), dtype) if products else None, jnp.zeros((), int)
+    return Memory(jnp.zeros((2, m, n), dtype), gram, jnp.ones(m, dtype), jnp.ones((), dtype), none, none)
 
 
 def forget(memory: Memory, everything: Bool[Array, ""]) -> Memory:
@@ -58,7 +59,8 @@ def blocks(memory: Memory) -> tuple[Scalar, Float[Array, " m"], Square, Square]:
     """θ, D, L and S Sᵀ, S Yᵀ = L + D + R; where a row is dead, 1 on the diagonals and 0 beside them. BLNZ (3.5)."""
     ages, alive = age(memory), live(memory)
     both = alive[:, None] & alive[None, :]
-    D = jnp.where(alive, jnp.diagonal(memory.gram[0]), 1)
+    assert memory.gram is not None
+    D = jnp.where(alive, memory.D, 1)
     L = jnp.where(both & (ages[:, None] < ages[None, :]), memory.gram[0], 0)  # s of a later pair, y of an earlier one
     theta = jnp.where(memory.held > 0, memory.theta, 1)
     return theta, D, L, jnp.where(both, memory.gram[1], jnp.eye(len(alive), dtype=D.dtype))
@@ -81,19 +83,18 @@ def write(memory: Memory, ys: Pair, keep: Bool[Array, ""]) -> Memory:
 
 def count(memory: Memory, ys: Pair, sy: Scalar, keep: Bool[Array, ""]) -> Memory:
     """The memory with the pair just written counted in, if `keep`; sy = sᵀy as the line search has it."""
-    m = memory.YS.shape[1]
-    products = jnp.stack([memory.YS @ ys[0], memory.YS @ ys[1]], axis=2)
-    rows, columns = products[:, :, 1], products[1].T  # of s with all pairs, of all s with the new pair
     here = age(memory) == 0
-    row, column = keep & here[None, :, None], keep & here[None, None, :]
-    gram = jnp.where(row, rows[:, None, :], jnp.where(column, columns[:, :, None], memory.gram))
-    diagonal = row & column & (jnp.arange(2) == 0)[:, None, None]
-    yy = jnp.sum(jnp.where(here, products[0, :, 0], 0))
-    return memory._replace(
-        gram=jnp.where(diagonal, sy, gram),
-        theta=jnp.where(keep, yy / sy, memory.theta),
-        held=jnp.where(keep, jnp.minimum(memory.held + 1, m), memory.held),
-    )
+    held = jnp.minimum(memory.held + keep.astype(int), len(here))
+    gram, D = memory.gram, jnp.where(keep & here, sy, memory.D)
+    if gram is None:
+        yy = jnp.sum(ys[0] ** 2)
+    else:
+        products = jnp.stack([memory.YS @ ys[0], memory.YS @ ys[1]], axis=2)
+        rows, columns = products[:, :, 1], products[1].T  # of s with all pairs, of all s with the new pair
+        row, column = keep & here[None, :, None], keep & here[None, None, :]
+        gram = jnp.where(row, rows[:, None, :], jnp.where(column, columns[:, :, None], gram))
+        yy = jnp.sum(jnp.where(here, products[0, :, 0], 0))
+    return memory._replace(gram=gram, D=D, theta=jnp.where(keep, yy / sy, memory.theta), held=held)
 
 
 def push(memory: Memory, s: Float[Array, " n"], y: Float[Array, " n"]) -> Memory:

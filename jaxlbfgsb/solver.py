@@ -96,7 +96,7 @@ def init(x0: Vector, box: Box | None = None, memory_size: int = 10) -> State:
         evaluations=none,
         iterate=Iterate(x, zero + jnp.inf, jnp.zeros(n, dtype)),
         target=x,
-        memory=empty(n, memory_size, dtype),
+        memory=empty(n, memory_size, dtype, products=n > 2 * memory_size),
         iterations=none,
         residual=jnp.full((), jnp.inf, dtype),
         status=jnp.asarray(Status.RUNNING),
@@ -194,7 +194,7 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None = None, options: 
 
 def _small(memory: Memory) -> dict:
     """What may leave a conditional: nothing of size (m, n)."""
-    return {"gram": memory.gram, "theta": memory.theta, "held": memory.held}
+    return {"gram": memory.gram, "D": memory.D, "theta": memory.theta, "held": memory.held}
 
 
 def _aim(
@@ -202,10 +202,9 @@ def _aim(
 ) -> tuple[Vector, Search, Bool[Array, ""]]:
     """The target x̄, the search for a step towards it, and whether the model gave a descent direction."""
     x, f, g = iterate
-    m, n = memory.YS.shape[1:]
     limits = Box(jnp.full_like(x, -jnp.inf), jnp.full_like(x, jnp.inf)) if box is None else box
-    everything, held = jnp.ones(n, bool), memory.held > 0
-    if n <= 2 * m:
+    everything, held = jnp.ones(len(x), bool), memory.held > 0
+    if memory.gram is None:
         B, theta = dense.hessian(memory)
         point, gradient, free = (x, g, everything) if box is None else dense.cauchy_point(x, g, box, B, theta)
         free = free & held  # without pairs, xᶜ is the model's minimum

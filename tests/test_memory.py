@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxlbfgsb import memory as mem
 
@@ -128,7 +128,17 @@ def test_curvature_is_taken_as_the_line_search_has_it(state):
     ys, keep, sy = jnp.ones((2, 4)), jnp.array(True), jnp.array(4.25)  # not quite sᵀy = 4
     memory = count(write(memory, ys, keep), ys, sy, keep)
     newest = int(jnp.argmin(age(memory)))
-    assert memory.gram[0, newest, newest] == 4.25
+    assert memory.D[newest] == 4.25
+
+
+@every_state
+def test_without_products_all_else_is_the_same(state):
+    memory, _, _, _ = drawn(4, 12, state)
+    pair = jnp.arange(4.0), 2 + jnp.arange(4.0)
+    bare = draw.push(memory._replace(gram=None), *pair)
+    for name in ("YS", "D", "held", "slot"):
+        assert_array_equal(getattr(bare, name), getattr(draw.push(memory, *pair), name))
+    assert_allclose(bare.theta, draw.push(memory, *pair).theta, rtol=1e-15)
 
 
 @every_state

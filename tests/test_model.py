@@ -66,6 +66,7 @@ def test_leftovers_in_rows_without_a_pair_do_not_matter(state):
     littered = memory._replace(
         YS=jnp.where(dead[None, :, None], 1e100, memory.YS),
         gram=jnp.where(dead[None, :, None] | dead[None, None, :], -1e100, memory.gram),
+        D=jnp.where(dead, -1e100, memory.D),
     )
     assert_array_equal(product(littered, jnp.ones(4)), product(memory, jnp.ones(4)))
 
