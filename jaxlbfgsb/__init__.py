@@ -3,6 +3,7 @@
 from .argmin import Result, minimize
 from .box import Box
 from .fmin import fmin_l_bfgs_b, scipy_method
+from .many import minimize_many
 from .solver import Options, State, continue_from, init, run, step, update
 from .status import Status
 
@@ -17,6 +18,7 @@ __all__ = [
     "fmin_l_bfgs_b",
     "init",
     "minimize",
+    "minimize_many",
     "run",
     "scipy_method",
     "step",

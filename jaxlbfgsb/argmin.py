@@ -135,21 +135,27 @@ def minimize(
       Byrd, Lu, Nocedal, Zhu, SIAM J. Sci. Comput. 16 (1995); Zhu, Byrd, Lu, Nocedal, ACM TOMS 23 (1997), Algorithm 778;
       Morales, Nocedal, ACM TOMS 38 (2011); Moré, Thuente, ACM TOMS 20 (1994).
     """
+    fun, memory_size = check_statics(fun, memory_size)
+    x0 = check_x0(x0)
+    lower, upper = check_bounds(bounds, x0)
+    options = check_options(options)
+    args = check_args(args if isinstance(args, tuple) else (args,))
+    return _compiled(fun, x0, args, lower, upper, options, has_aux, value_and_grad, memory_size)
+
+
+def check_statics(fun: Any, memory_size: Any) -> tuple[Callable, int]:
+    """fun, as something that can be hashed, and memory_size, if they can be right."""
     if not callable(fun):
         raise TypeError(f"fun must be a function of x, got {type(fun).__name__}")
     if isinstance(memory_size, bool) or not isinstance(memory_size, (int, np.integer)):
         raise TypeError(f"memory_size must be an integer, got {type(memory_size).__name__}")
     if memory_size < 1:
         raise ValueError(f"memory_size must be at least 1, got {memory_size}")
-    x0 = check_x0(x0)
-    lower, upper = check_bounds(bounds, x0)
-    options = check_options(options)
-    args = check_args(args if isinstance(args, tuple) else (args,))
     try:
         hash(fun)
     except TypeError:  # an instance with arrays in it, say
         fun = fun.__call__
-    return _compiled(fun, x0, args, lower, upper, options, has_aux, value_and_grad, int(memory_size))
+    return fun, int(memory_size)
 
 
 def _solve(

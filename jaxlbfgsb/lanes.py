@@ -1,0 +1,152 @@
+"""K problems on L lanes in one compiled loop: a lane that has finished writes its result and takes the next problem.
+
+    trip:   f, g      = the objective, in every lane, on the data of its problem
+            state     = update(state, f, g)                                            one evaluation for each lane
+            results   ← the lanes that have finished
+            finished lanes take the problems that wait, in order; when none waits they idle
+
+So the cost is near (all evaluations)/L trips, where under a plain vmap every problem waits for the slowest. What a lane
+computes depends on its problem alone: results are the same bit for bit wherever a problem stands and whatever its
+neighbours do, as far as the objective's own kernels see to that.
+
+The rows of a new problem's memory are not cleared (memory.py), so nothing of size (m, n) is chosen by a `where` here.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, PyTree
+
+from .argmin import Result, advance, opening, ravel, trace
+from .arguments import check_args, check_bounds, check_options, check_x0
+from .box import Box
+from .solver import Options, State
+from .status import Status
+
+
+class Problem(NamedTuple):
+    """What is fitted; as pytree, the leaves of many problems have a leading axis or are shared."""
+
+    x0: PyTree
+    args: tuple
+    bounds: Any
+    options: Options
+
+
+class Settings(NamedTuple):
+    """What is the same for all problems, and known when tracing."""
+
+    batched: tuple[bool, ...]  # for each leaf of the Problem
+    lanes: int
+    has_aux: bool
+    value_and_grad: bool
+    memory_size: int
+
+
+class _Lanes(NamedTuple):
+    """The carry of the loop."""
+
+    state: State  # of each lane
+    aux: PyTree
+    problem: Int[Array, " L"]  # that the lane is at; K when idle
+    waiting: Int[Array, ""]  # the first problem that no lane has taken
+    left: Int[Array, ""]  # problems without a result
+    trips: Int[Array, ""]
+    results: tuple[Array, Array, PyTree]  # numbers, counts and aux of each problem
+
+
+def fit_all(fun: Callable, settings: Settings, problems: Problem, count: Array | int) -> tuple[Result, Array]:
+    """The results of the first `count` problems, in order, and the number of trips; the rest is left at zero."""
+    batched = settings.batched
+    K = next(len(leaf) for leaf, many in zip(jax.tree.leaves(problems), batched, strict=True) if many)
+    L = min(settings.lanes, -(-K // 8) * 8)  # whole vectors: the rest of a loop may round otherwise
+    axes = jax.tree.unflatten(jax.tree.structure(problems), [0 if many else None for many in batched])
+
+    def at(index: Int[Array, " L"]) -> Problem:
+        return each(problems, batched, lambda leaf: leaf[jnp.minimum(index, K - 1)])
+
+    one = each(problems, batched, lambda leaf: leaf[0])
+    x0 = check_x0(one.x0)
+    objective, no_aux = trace(fun, x0, check_args(one.args), settings.has_aux, settings.value_and_grad)
+    x, unravel = ravel(x0)
+    n = len(x)
+
+    def read(problem: Problem) -> tuple[Array, Box | None, Options]:
+        x0 = check_x0(problem.x0)
+        lower, upper = check_bounds(problem.bounds, x0)
+        box = None if lower is None else Box(ravel(lower)[0], ravel(upper)[0])
+        return ravel(x0)[0], box, check_options(problem.options)
+
+    @partial(jax.vmap, in_axes=(axes,), axis_size=L)
+    def begin(problem: Problem) -> State:
+        x, box, options = read(problem)
+        return opening(x, box, options, settings.memory_size)
+
+    @partial(jax.vmap, in_axes=(axes, 0), axis_size=L)
+    def evaluate(problem: Problem, carry: tuple[State, PyTree]) -> tuple[State, PyTree]:
+        _, box, options = read(problem)
+        return advance(partial(objective, problem.args), carry, box, options)
+
+    def trip(at_work: _Lanes) -> _Lanes:
+        state, aux = evaluate(at(at_work.problem), (at_work.state, at_work.aux))
+        finished = (state.status != Status.RUNNING) & (at_work.problem < count)
+        rank = jnp.cumsum(finished.astype(int), dtype=int)
+        to = jnp.where(finished, at_work.problem, K)  # K is nowhere: dropped
+        rows = *_rows(state), aux
+        results = jax.tree.map(lambda all, row: all.at[to].set(row, mode="drop"), at_work.results, rows)
+        problem = jnp.where(finished, jnp.minimum(at_work.waiting + rank - 1, count), at_work.problem)
+        return _Lanes(
+            state=_refill(finished & (problem < count), begin(at(problem)), state),
+            aux=aux,
+            problem=problem,
+            waiting=at_work.waiting + rank[-1],
+            left=at_work.left - rank[-1],
+            trips=at_work.trips + 1,
+            results=results,
+        )
+
+    first = jnp.arange(L, dtype=int)
+    count = jnp.asarray(count, int)
+    state = begin(at(first))
+    aux = jax.tree.map(lambda leaf: jnp.zeros((L, *leaf.shape), leaf.dtype), no_aux)
+    rows = *_rows(state), aux
+    start = _Lanes(
+        state=state,
+        aux=aux,
+        problem=jnp.minimum(first, count),
+        waiting=jnp.asarray(L, int),
+        left=count,
+        trips=jnp.zeros((), int),
+        results=jax.tree.map(lambda row: jnp.zeros((K, *row.shape[1:]), row.dtype), rows),
+    )
+    end = jax.lax.while_loop(lambda lanes: lanes.left > 0, trip, start)
+    numbers, counts, aux = end.results
+    x, grad, value, residual = jnp.split(numbers, [n, 2 * n, 2 * n + 1], axis=1)
+    status, iterations, evaluations = counts.T
+    unravel = jax.vmap(unravel)
+    return Result(
+        unravel(x), fun_value[:, 0], unravel(grad), residual[:, 0], status, iterations, evaluations, aux
+    ), end.trips
+
+
+def _rows(state: State) -> tuple[Array, Array]:
+    """What is kept of each lane's state: two arrays, because each that is written to costs a kernel."""
+    iterate = state.iterate
+    numbers = jnp.concatenate([iterate.x, iterate.g, iterate.f[:, None], state.residual[:, None]], axis=1)
+    return numbers, jnp.stack([state.status, state.iterations, state.evaluations], axis=1)
+
+
+def _refill(taken: Bool[Array, " L"], fresh: State, state: State) -> State:
+    """The states with fresh ones in the lanes that have taken a problem."""
+
+    def small(state: State) -> State:
+        return state._replace(memory=state.memory._replace(YS=None, gram=None, D=None))
+
+    chosen = jax.tree.map(
+        lambda new, old: jnp.where(taken.reshape(-1, *[1] * (old.ndim - 1)), new, old), small(fresh), small(state)
+    )
+    kept = state.memory
+    return chosen._replace(memory=chosen.memory._replace(YS=kept.YS, gram=kept.gram, D=kept.D))

@@ -1,0 +1,313 @@
+"""minimize_many: many problems of one kind, on the lanes of lanes.py, over cores, devices and processes.
+
+    a call outside of jit    the problems are cut into parts; threads, one a core, read a part, fit it and hand it back
+    inside jit               one loop
+    with a mesh              one loop a device, each on its own share, without a word between them
+
+Parts are all of one size, which is rounded up to a power of two, so that one program serves them all.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, PyTree
+
+from . import results
+from .argmin import LEAN, Result, check_statics
+from .arguments import check_bounds, check_options, check_x0, inside_jit
+from .lanes import Problem, Settings, each, fit_all
+from .solver import Options
+
+CACHE = 2**19  # bytes that the lanes of one loop share: about what a core has near
+PART = 2**14  # problems, and
+PART_BYTES = 2**26  # bytes of data, that a part has at most
+LANES = 64  # at most, on a CPU: more do not fuse better and wait longer for the last
+WIDE = 2**14  # at most elsewhere
+
+
+def minimize_many(
+    fun: Callable,
+    x0: PyTree,
+    args: tuple | Any = (),
+    *,
+    bounds: Any = None,
+    in_axes: tuple[Any, Any, Any] = (0, 0, None),
+    lanes: int | None = None,
+    has_aux: bool = False,
+    value_and_grad: bool = False,
+    memory_size: int = 10,
+    options: Options = Options(),
+    mesh: Mesh | None = None,
+    progress: bool = False,
+    resume: str | os.PathLike | None = None,
+) -> Result:
+    """Local minimizers of many problems fun(x, *args), l ≤ x ≤ u: `minimize` for each, on lanes that are refilled.
+
+    A problem's result is that of `minimize` to rounding, and does not depend on its neighbours. A problem that goes
+    wrong (NaN, bounds that cross, a limit reached) says so in its `status` and disturbs no other.
+
+    Args:
+      fun: as for `minimize`: a function of one problem.
+      x0: where to begin, like `minimize`'s with a leading axis: one entry a problem. Or an iterator over parts of the
+        problems, each a tuple (x0, args) or (x0, args, bounds), which are read while others are being fitted.
+      args: data, as for `minimize`, with the leading axis. Arrays that are memory-mapped are read part by part.
+      bounds: as for `minimize`, the same for all problems unless in_axes says otherwise; then a tuple (lower, upper).
+      in_axes: for (x0, args, bounds), as in `jax.vmap`: each 0, None, or a tree of these that is a prefix; a leaf at 0
+        has the leading axis, one at None is shared by all problems.
+      lanes: how many problems are worked on at a time by each core or device, rounded up to a multiple of 8; None
+        leaves the choice.
+      has_aux, value_and_grad, memory_size: as for `minimize`.
+      options: as for `minimize`; a field that is an array has one entry a problem.
+      mesh: devices to share the problems among, those of other processes included; None for the default device.
+      progress: whether to show a bar: fits done, fits a second, share converged.
+      resume: a folder for results as they come, made if it is not there. The same call with the same folder, after
+        whatever has ended it, fits only what is missing. Not with a mesh and not inside jit.
+
+    Returns:
+      A `Result` whose fields have the leading axis, in the order of the problems.
+
+    Raises:
+      TypeError, ValueError: for an argument that cannot be right; the message names it and what was expected.
+      ValueError: if the folder belongs to a run with other arguments, or a file in it is damaged.
+      OSError: if the folder cannot be written to.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxlbfgsb import minimize_many
+      >>> centres = jnp.array([[0.5], [2.0], [3.0]])
+      >>> result = minimize_many(lambda x, c: jnp.sum((x - c) ** 2), jnp.zeros((3, 1)), centres, bounds=(0.0, 2.5))
+      >>> print(result.x.ravel(), result.converged)
+      [0.5 2. 2.5] [ True True True]
+
+    References:
+      Those of `minimize`; docs/scaling.md.
+    """
+    fun, memory_size = check_statics(fun, memory_size)
+    if lanes is not None and (isinstance(lanes, bool) or not isinstance(lanes, (int, np.integer)) or lanes < 1):
+        raise ValueError(f"lanes must be an integer of at least 1, or None, got {lanes!r}")
+    if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
+        raise TypeError(f"mesh must be a jax.sharding.Mesh or None, got {type(mesh).__name__}")
+    if isinstance(x0, Iterator):
+        keywords = {"bounds": bounds, "in_axes": in_axes, "lanes": lanes, "has_aux": has_aux, "options": options}
+        keywords |= {"value_and_grad": value_and_grad, "memory_size": memory_size, "mesh": mesh, "progress": progress}
+        return _from_parts(partial(minimize_many, fun, **keywords), x0, resume)
+
+    problems, batched = _read(x0, args if isinstance(args, tuple) else (args,), bounds, options, in_axes)
+    K = _size(problems, batched)
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), problems)
+    flags = tuple(jax.tree.leaves(batched))
+    chosen = _lanes(one, flags, memory_size) if lanes is None else -(-int(lanes) // 8) * 8
+    settings = Settings(flags, chosen, has_aux, value_and_grad, memory_size)
+    if K == 0:
+        first = each(problems, flags, lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype))
+        empty = jax.eval_shape(partial(fit_all, fun, settings), first, 0)[0]
+        return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), empty)
+    if mesh is not None or inside_jit() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(problems)):
+        if resume is not None or progress:
+            raise ValueError("progress and resume need a call outside of jit and without a mesh")
+        return _shared(fun, settings, K, mesh)(problems)
+    return _in_parts(fun, settings, problems, K, progress, resume)
+
+
+def _read(x0: PyTree, args: tuple, bounds: Any, options: Options, in_axes: Any) -> tuple[Problem, Problem]:
+    """The problems, and for each leaf whether it has the leading axis."""
+    if not isinstance(in_axes, tuple) or len(in_axes) != 3:
+        raise ValueError(f"in_axes must be a tuple of three, for x0, args and bounds, got {in_axes!r}")
+    if not isinstance(options, Options):
+        raise TypeError(f"options must be an Options, got {type(options).__name__}; write Options(gtol=1e-8), say")
+    if hasattr(bounds, "lb"):
+        bounds = bounds.lb, bounds.ub
+    x0 = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "shape") else np.asarray(leaf), x0)
+    named = ("x0", x0), ("args", args), ("bounds", bounds)
+    flags = [_flags(axes, tree, name) for axes, (name, tree) in zip(in_axes, named, strict=True)]
+    like = jax.tree.map(lambda leaf, many: np.zeros(np.shape(leaf)[many:], leaf.dtype), x0, flags[0])
+    check_x0(like)
+    if not any(jax.tree.leaves(flags[2])):  # the same for all: judged here and now
+        bounds = check_bounds(bounds, like)
+        bounds = None if bounds[0] is None else bounds
+        flags[2] = jax.tree.map(lambda _: False, bounds)
+    many = Options(*(None if value is None else np.ndim(value) == 1 for value in options))  # type: ignore[arg-type]
+    single = zip(options, many, Options(), strict=True)
+    check_options(Options(*(default if batched else value for value, batched, default in single)))
+    return Problem(x0, args, bounds, options), Problem(flags[0], flags[1], flags[2], many)
+
+
+def _flags(axes: Any, tree: PyTree, name: str) -> PyTree:
+    """True for each leaf of the tree that `axes`, a prefix of it, puts at 0."""
+    try:
+        axes = jax.tree.broadcast(axes, tree, is_leaf=lambda axis: axis is None)
+    except ValueError as error:
+        raise ValueError(f"in_axes must be a prefix of {name}'s tree {jax.tree.structure(tree)}: {error}") from None
+
+    def flag(path: Any, leaf: Any, axis: Any) -> bool:
+        if axis is not None and (isinstance(axis, bool) or axis != 0):
+            raise ValueError(f"in_axes must be 0 or None for each leaf, got {axis!r} for {name}{_at(path)}")
+        if axis == 0 and np.ndim(leaf) == 0:
+            raise ValueError(f"{name}{_at(path)} must have a leading axis, one entry a problem; in_axes=None shares it")
+        return axis == 0
+
+    return jax.tree.map_with_path(flag, tree, axes)
+
+
+def _size(problems: Problem, batched: Problem) -> int:
+    """How many problems there are."""
+    leaves = zip(jax.tree.leaves_with_path(problems), jax.tree.leaves(batched), strict=True)
+    sizes = {_at(path): len(leaf) for (path, leaf), many in leaves if many}
+    if not sizes:
+        raise ValueError("in_axes must put at least one leaf of x0, args or bounds at 0: nothing has a leading axis")
+    if len(set(sizes.values())) > 1:
+        found = ", ".join(f"{size} for {name.lstrip('.')}" for name, size in sizes.items())
+        raise ValueError(f"the leading axes must have one size, the number of problems, got {found}")
+    return next(iter(sizes.values()))
+
+
+def _lanes(shapes: Problem, batched: tuple[bool, ...], memory_size: int) -> int:
+    """A power of two whose states and data stay in a core's cache."""
+    leaves = jax.tree.leaves(shapes)
+    n = sum(int(np.prod(leaf.shape[many:])) for leaf, many in zip(jax.tree.leaves(shapes.x0), batched, strict=False))
+    data = sum(int(np.prod(leaf.shape[1:])) for leaf, many in zip(leaves, batched, strict=True) if many)
+    room = CACHE // (8 * (data + (2 * memory_size + 16) * n)) if jax.default_backend() == "cpu" else WIDE
+    return 2 ** int(np.log2(np.clip(room, 8, LANES if jax.default_backend() == "cpu" else WIDE)))
+
+
+def _shared(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> Callable[[Problem], Result]:
+    """problems ↦ the result, as one program."""
+    if mesh is None:
+        return jax.jit(lambda problems: fit_all(fun, settings, problems, K)[0])
+    names, devices = tuple(mesh.axis_names), mesh.size
+    share = -(-K // devices)
+    spec = [PartitionSpec(names) if many else PartitionSpec() for many in settings.batched]
+
+    def own(*leaves: Array) -> Result:
+        count = jnp.clip(K - jax.lax.axis_index(names) * share, 0, share)
+        return fit_all(fun, settings, jax.tree.unflatten(structure, leaves), count)[0]
+
+    def fit(problems: Problem) -> Result:
+        nonlocal structure
+        structure = jax.tree.structure(problems)
+        whole = each(problems, settings.batched, lambda leaf: _padded(leaf, share * devices, jnp))
+        split = jax.shard_map(own, mesh=mesh, in_specs=tuple(spec), out_specs=PartitionSpec(names), check_vma=False)
+        result = split(*jax.tree.leaves(whole))
+        return result if share * devices == K else jax.tree.map(lambda leaf: leaf[:K], result)
+
+    structure: Any = None
+    return jax.jit(fit)
+
+
+def _padded(leaf: Any, size: int, xp: Any) -> Any:
+    """The array with its last row repeated up to this size."""
+    missing = size - len(leaf)
+    return leaf if missing == 0 else xp.concatenate([leaf, xp.broadcast_to(leaf[-1:], (missing, *leaf.shape[1:]))])
+
+
+# Outside of jit: parts, threads, files.
+
+
+@lru_cache(maxsize=64)
+def _compiled(fun: Callable, settings: Settings) -> Callable:
+    options = LEAN if jax.default_backend() == "cpu" else {}
+    return jax.jit(partial(fit_all, fun, settings), compiler_options=options)
+
+
+def _in_parts(fun: Callable, settings: Settings, problems: Problem, K: int, progress: bool, resume: Any) -> Result:
+    threads = len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
+    size = _part_size(problems, settings, K, threads)
+    folder = None
+    if resume is not None:
+        folder = results.open_folder(Path(resume), results.fingerprint(fun, settings, problems, K), size)
+        size = folder.part
+    rows = 2 ** int(np.ceil(np.log2(max(size, 8))))  # one program for all parts, and for other numbers of problems
+    config: Any = jax.config
+    as_here = config.jax_enable_x64, config.jax_default_device
+    compiled = _compiled(fun, settings)
+
+    def fit(start: int) -> tuple[int, Result]:
+        with jax.enable_x64(as_here[0]), jax.default_device(as_here[1]):
+            stop = min(start + size, K)
+            part = each(problems, settings.batched, lambda leaf: np.asarray(leaf[start:stop]))
+            if folder is not None and (found := results.load(folder, start, part, like)) is not None:
+                return start, found
+            padded = each(part, settings.batched, lambda leaf: _padded(leaf, rows, np))
+            result = jax.tree.map(lambda leaf: np.asarray(leaf[: stop - start]), compiled(padded, stop - start)[0])
+            if folder is not None:
+                results.save(folder, start, part, result)
+            return start, result
+
+    first = each(problems, settings.batched, lambda leaf: _padded(np.asarray(leaf[:1]), rows, np))
+    like = jax.tree.map(np.asarray, compiled(first, 0)[0])  # compiles, before the threads would all do so
+    found = jax.tree.map(lambda leaf: np.empty((K, *leaf.shape[1:]), leaf.dtype), like)
+    with ExitStack() as resources:
+        bar = _bar(resources, K) if progress else None
+        pool = ThreadPoolExecutor(threads)
+        resources.callback(pool.shutdown, cancel_futures=True)
+        converged = done = 0
+        for start, result in _as_completed(pool, fit, range(0, K, size), 2 * threads):
+            for whole, part in zip(jax.tree.leaves(found), jax.tree.leaves(result), strict=True):
+                whole[start : start + len(part)] = part
+            done, converged = done + len(result.status), converged + int(np.sum(result.converged))
+            if bar is not None:
+                bar.set_postfix(converged=f"{converged / done:.1%}", refresh=False)
+                bar.update(len(result.status))
+    return jax.tree.map(jnp.asarray, found)
+
+
+def _part_size(problems: Problem, settings: Settings, K: int, threads: int) -> int:
+    leaves = zip(jax.tree.leaves(problems), settings.batched, strict=True)
+    row = sum(int(np.prod(leaf.shape[1:])) * leaf.dtype.itemsize for leaf, many in leaves if many)
+    most = int(np.clip(PART_BYTES // max(row, 1), settings.lanes, PART))
+    if 8 * threads >= K:
+        return K
+    return -(-K // (threads * -(-K // (threads * most))))
+
+
+def _as_completed(pool: ThreadPoolExecutor, fit: Callable, starts: Any, ahead: int) -> Iterator[tuple[int, Result]]:
+    """fit(start) for each start as they come, never more than `ahead` of them at work."""
+    waiting: set[Future] = set()
+    starts = iter(starts)
+    while True:
+        while len(waiting) < ahead and (start := next(starts, None)) is not None:
+            waiting.add(pool.submit(fit, start))
+        if not waiting:
+            return
+        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield future.result()
+
+
+def _bar(resources: ExitStack, K: int) -> Any:
+    from tqdm.auto import tqdm
+
+    return resources.enter_context(tqdm(total=K, unit="fit", smoothing=0))
+
+
+def _from_parts(fit: Callable, parts: Iterator, resume: Any) -> Result:
+    """The results of all parts, the next being read while one is fitted."""
+    found = []
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, parts, None)
+        while (part := coming.result()) is not None:
+            coming = reader.submit(next, parts, None)
+            if not isinstance(part, tuple) or len(part) not in (2, 3):
+                raise ValueError(
+                    f"an iterator of problems must give (x0, args) or (x0, args, bounds), got {type(part)}"
+                )
+            own = {"bounds": part[2]} if len(part) == 3 else {}
+            folder = None if resume is None else Path(resume) / f"{len(found):06d}"
+            found.append(jax.tree.map(np.asarray, fit(part[0], part[1], **own, resume=folder)))
+    if not found:
+        raise ValueError("x0 is an iterator without a part: there is no problem to learn the result's shapes from")
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
+
+
+def _at(path: Any) -> str:
+    return jax.tree_util.keystr(path)

@@ -1,0 +1,114 @@
+"""Results on disk: a folder with one NumPy .npz file for each part of a run that has been fitted.
+
+    run.json                       what the run is: its fingerprint, and the size of its parts
+    part-000000000000.npz          the results from problem 0 on, and the digest of that part's data
+
+A file appears under its name when it is complete, so whatever ends the process leaves complete files behind.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from .argmin import Result
+from .lanes import Problem, Settings
+
+
+class Folder(NamedTuple):
+    """Where the results of a run are kept, and how many problems a part has."""
+
+    path: Path
+    part: int
+
+
+def fingerprint(fun: Callable, settings: Settings, problems: Problem, K: int) -> str:
+    """A digest of the objective's program, of what all problems share, and of how many there are of which shape."""
+    leaves, structure = jax.tree.flatten(problems)
+    one = [leaf[0] if many else leaf for leaf, many in zip(leaves, settings.batched, strict=True)]
+    first = jax.tree.unflatten(structure, one)
+    digest = hashlib.blake2b(digest_size=16)
+    jaxpr = jax.make_jaxpr(lambda x, args: fun(x, *args))(first.x0, first.args)
+    digest.update(repr((str(jaxpr.jaxpr), settings, str(structure), K)).encode())
+    _absorb(digest, jaxpr.consts)
+    _absorb(digest, [leaf for leaf, many in zip(leaves, settings.batched, strict=True) if not many])
+    digest.update(repr([(np.shape(leaf), str(np.asarray(leaf).dtype)) for leaf in one]).encode())
+    return digest.hexdigest()
+
+
+def open_folder(path: Path, fingerprint: str, part: int) -> Folder:
+    """The folder of the run with this fingerprint, made if it is not there; `part` is for a new one."""
+    path.mkdir(parents=True, exist_ok=True)
+    about = path / "run.json"
+    if not about.exists():
+        if any(path.iterdir()):
+            raise ValueError(f"resume: {path} holds other files and no run.json; name an empty or a new folder")
+        _write(about, json.dumps({"fingerprint": fingerprint, "part": part}).encode())
+        return Folder(path, part)
+    try:
+        known = json.loads(about.read_text())
+        known, part = str(known["fingerprint"]), int(known["part"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"resume: {about} is damaged; delete the folder to begin again") from error
+    if known != fingerprint:
+        raise ValueError(
+            f"resume: {path} belongs to a run with another objective, other shapes, bounds, options or lanes; name "
+            "another folder, or call as that run was called"
+        )
+    if not os.access(path, os.W_OK):
+        raise PermissionError(f"resume: {path} cannot be written to")
+    return Folder(path, part)
+
+
+def save(folder: Folder, start: int, problems: Problem, result: Result) -> None:
+    """The results of the problems from `start` on, put into their file."""
+    leaves = {f"leaf{i}": leaf for i, leaf in enumerate(jax.tree.leaves(result))}
+    path = _file(folder, start)
+    with open(path.with_suffix(".partial"), "wb") as file:
+        np.savez(file, digest=np.array(_digest(problems)), **leaves)
+    os.replace(path.with_suffix(".partial"), path)
+
+
+def load(folder: Folder, start: int, problems: Problem, like: Result) -> Result | None:
+    """What was saved for the problems from `start` on, in the structure of `like`; None if nothing was."""
+    path = _file(folder, start)
+    if not path.exists():
+        return None
+    known, structure = jax.tree.flatten(like)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            digest = str(file["digest"])
+            leaves = [file[f"leaf{i}"] for i in range(len(known))]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"resume: {path} is damaged; delete it, and its problems are fitted again") from error
+    if digest != _digest(problems):
+        raise ValueError(f"resume: the data of problem {start} and after are not those that {path} was made from")
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _file(folder: Folder, start: int) -> Path:
+    return folder.path / f"part-{start:012d}.npz"
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.with_suffix(".partial").write_bytes(content)
+    os.replace(path.with_suffix(".partial"), path)
+
+
+def _digest(problems: Problem) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    _absorb(digest, jax.tree.leaves(problems))
+    return digest.hexdigest()
+
+
+def _absorb(digest: Any, leaves: list) -> None:
+    for leaf in leaves:
+        array = np.ascontiguousarray(leaf)
+        digest.update(repr((array.shape, str(array.dtype))).encode())
+        digest.update(array.data if array.size else b"")
