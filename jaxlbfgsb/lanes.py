@@ -127,9 +127,15 @@ def fit_all(fun: Callable, settings: Settings, problems: Problem, count: Array |
     x, grad, value, residual = jnp.split(numbers, [n, 2 * n, 2 * n + 1], axis=1)
     status, iterations, evaluations = counts.T
     unravel = jax.vmap(unravel)
-    return Result(
-        unravel(x), fun_value[:, 0], unravel(grad), residual[:, 0], status, iterations, evaluations, aux
-    ), end.trips
+    found = unravel(x), value[:, 0], unravel(grad), residual[:, 0], status, iterations, evaluations, aux
+    return Result(*found), end.trips
+
+
+def each(problems: Problem, batched: tuple[bool, ...], function: Callable) -> Problem:
+    """The problems with the function of each leaf that has the leading axis."""
+    leaves, structure = jax.tree.flatten(problems)
+    leaves = [function(leaf) if many else leaf for leaf, many in zip(leaves, batched, strict=True)]
+    return jax.tree.unflatten(structure, leaves)
 
 
 def _rows(state: State) -> tuple[Array, Array]:

@@ -136,9 +136,9 @@ def _read(x0: PyTree, args: tuple, bounds: Any, options: Options, in_axes: Any) 
         bounds = check_bounds(bounds, like)
         bounds = None if bounds[0] is None else bounds
         flags[2] = jax.tree.map(lambda _: False, bounds)
-    many = Options(*(None if value is None else np.ndim(value) == 1 for value in options))  # type: ignore[arg-type]
-    single = zip(options, many, Options(), strict=True)
-    check_options(Options(*(default if batched else value for value, batched, default in single)))
+    batched = {name: np.ndim(value) == 1 for name, value in options._asdict().items() if value is not None}
+    check_options(options._replace(**{name: getattr(Options(), name) for name, many in batched.items() if many}))
+    many: Any = options._replace(**batched)
     return Problem(x0, args, bounds, options), Problem(flags[0], flags[1], flags[2], many)
 
 
