@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from . import results
@@ -184,23 +184,23 @@ def _shared(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> Cal
     """problems ↦ the result, as one program."""
     if mesh is None:
         return jax.jit(lambda problems: fit_all(fun, settings, problems, K)[0])
-    names, devices = tuple(mesh.axis_names), mesh.size
-    share = -(-K // devices)
-    spec = [PartitionSpec(names) if many else PartitionSpec() for many in settings.batched]
-
-    def own(*leaves: Array) -> Result:
-        count = jnp.clip(K - jax.lax.axis_index(names) * share, 0, share)
-        return fit_all(fun, settings, jax.tree.unflatten(structure, leaves), count)[0]
+    names, share = tuple(mesh.axis_names), -(-K // mesh.size)
+    split, everywhere = PartitionSpec(names), PartitionSpec()
+    specs = [split if many else everywhere for many in settings.batched]
 
     def fit(problems: Problem) -> Result:
-        nonlocal structure
-        structure = jax.tree.structure(problems)
-        whole = each(problems, settings.batched, lambda leaf: _padded(leaf, share * devices, jnp))
-        split = jax.shard_map(own, mesh=mesh, in_specs=tuple(spec), out_specs=PartitionSpec(names), check_vma=False)
-        result = split(*jax.tree.leaves(whole))
-        return result if share * devices == K else jax.tree.map(lambda leaf: leaf[:K], result)
+        def own(*leaves: Array) -> Result:
+            count = jnp.clip(K - jax.lax.axis_index(names) * share, 0, share)
+            return fit_all(fun, settings, jax.tree.unflatten(structure, leaves), count)[0]
 
-    structure: Any = None
+        whole = each(problems, settings.batched, lambda leaf: _padded(leaf, share * mesh.size, jnp))
+        leaves, structure = jax.tree.flatten(whole)
+        placed = [jax.device_put(leaf, NamedSharding(mesh, spec)) for leaf, spec in zip(leaves, specs, strict=True)]
+        result = jax.shard_map(own, mesh=mesh, in_specs=tuple(specs), out_specs=split, check_vma=False)(*placed)
+        if share * mesh.size == K:
+            return result
+        return jax.tree.map(lambda leaf: jax.device_put(leaf, NamedSharding(mesh, everywhere))[:K], result)
+
     return jax.jit(fit)
 
 

@@ -82,7 +82,7 @@ def load(folder: Folder, start: int, problems: Problem, like: Result) -> Result 
         return None
     known, structure = jax.tree.flatten(like)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             digest = str(file["digest"])
             leaves = [file[f"leaf{i}"] for i in range(len(known))]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -1,0 +1,470 @@
+"""minimize_many: every problem as alone, whatever its neighbours; lanes refilled at once; devices, processes, files."""
+
+import heapq
+import re
+import subprocess
+import sys
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import peaks
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from jaxlbfgsb import Options, Status, minimize, minimize_many
+from jaxlbfgsb.lanes import Problem, Settings, fit_all
+
+BOUNDS = peaks.LOWER, peaks.UPPER
+
+
+@cache
+def fitted(count=300, **keywords):
+    x0, data = peaks.draw(count)
+    return minimize_many(peaks.misfit, x0, data, bounds=BOUNDS, **keywords)
+
+
+@cache
+def alone(count=300):
+    x0, data = peaks.draw(count)
+    return jax.jit(jax.lax.map, static_argnums=0)(
+        lambda xy: minimize(peaks.misfit, xy[0], xy[1], bounds=BOUNDS), (x0, data)
+    )
+
+
+def assert_same(a, b):
+    jax.tree.map(assert_array_equal, a, b)
+
+
+def test_each_problem_ends_where_it_ends_alone():
+    assert_allclose(fitted().x, alone().x, rtol=1e-6, atol=1e-9)
+    assert_allclose(fitted().fun, alone().fun, rtol=1e-12)
+
+
+def test_each_problem_takes_the_evaluations_that_it_takes_alone():
+    same = (fitted().evaluations == alone().evaluations) & (fitted().iterations == alone().iterations)
+    assert np.mean(same) >= 0.99
+
+
+def test_values_and_gradients_are_those_of_the_points():
+    _, data = peaks.draw(300)
+    f, g = jax.vmap(jax.value_and_grad(peaks.misfit))(fitted().x, data)
+    assert_allclose(fitted().fun, f, rtol=1e-13)
+    assert_allclose(fitted().grad, g, rtol=1e-9, atol=1e-9)
+
+
+def test_results_do_not_depend_on_the_order():
+    x0, data = peaks.draw(300)
+    order = np.random.default_rng(0).permutation(300)
+    moved = minimize_many(peaks.misfit, x0[order], data[order], bounds=BOUNDS)
+    assert_same(moved, jax.tree.map(lambda leaf: leaf[order], fitted()))
+
+
+@pytest.mark.parametrize("lanes", [8, 24, 64, 300])
+def test_results_do_not_depend_on_the_lanes(lanes):
+    found = fitted(lanes=lanes)  # another program: its sums over the data may round differently
+    assert_allclose(found.fun, fitted().fun, rtol=1e-12)
+    assert_allclose(found.x, fitted().x, rtol=1e-10, atol=1e-10)
+    assert_array_equal(found.evaluations, fitted().evaluations)
+
+
+def test_results_inside_jit_are_those_outside():
+    x0, data = peaks.draw(300)
+    inside = jax.jit(lambda x0, data: minimize_many(peaks.misfit, x0, data, bounds=BOUNDS))(x0, data)
+    assert_allclose(inside.x, fitted().x, rtol=1e-12, atol=1e-12)
+
+
+def test_a_neighbour_without_a_value_changes_nothing():
+    x0, data = peaks.draw(300)
+    data[::7] = np.nan
+    found = minimize_many(peaks.misfit, x0, data, bounds=BOUNDS)
+    bad = np.arange(300) % 7 == 0
+    assert_array_equal(found.status[bad], Status.NON_FINITE)
+    assert_same(jax.tree.map(lambda leaf: leaf[~bad], found), jax.tree.map(lambda leaf: leaf[~bad], fitted()))
+
+
+def test_a_bad_start_and_bounds_that_cross_are_told_by_the_status():
+    x0, lower = np.zeros((4, 2)), np.zeros((4, 2))
+    x0[1, 0], lower[2, 1] = np.nan, 2.0
+    bounds = lower, np.ones((4, 2))
+    found = minimize_many(lambda x: jnp.sum((x - 0.5) ** 2), x0, bounds=bounds, in_axes=(0, 0, 0))
+    assert found.status.tolist() == [Status.GRADIENT, Status.BAD_X0, Status.BAD_BOUNDS, Status.GRADIENT]
+    assert found.evaluations.tolist()[1:3] == [0, 0]
+
+
+@pytest.mark.parametrize("n", [1, 4, 30])  # 30: the kernels for many variables
+def test_every_dtype_and_size(n):
+    for dtype in (np.float32, np.float64):
+        centres = np.linspace(-1, 2, 20 * n, dtype=dtype).reshape(20, n)
+        found = minimize_many(lambda x, c: jnp.sum((x - c) ** 4), np.zeros_like(centres), centres, bounds=(0.0, 1.0))
+        assert found.x.dtype == dtype
+        assert_allclose(found.x, np.clip(centres, 0, 1), atol=0.2 if dtype == np.float32 else 0.05)
+        assert ((found.x >= 0) & (found.x <= 1)).all()
+
+
+def test_pytrees_shared_leaves_and_aux():
+    def misfit(p, x, y):
+        r = p["height"] * jnp.exp(-0.5 * (x / p["width"]) ** 2) - y
+        return jnp.sum(r**2), {"rms": jnp.sqrt(jnp.mean(r**2))}
+
+    x = np.linspace(-3, 3, 30)
+    heights = np.linspace(1, 3, 5)
+    start = {"height": np.ones(5), "width": 0.7}
+    found = minimize_many(
+        misfit,
+        start,
+        (x, heights[:, None] * np.exp(-0.5 * x**2)),
+        bounds=({"height": 0.0, "width": 0.1}, {"height": np.full(5, 2.0), "width": np.inf}),
+        in_axes=({"height": 0, "width": None}, (None, 0), (None, {"height": 0, "width": None})),
+        has_aux=True,
+    )
+    assert_allclose(found.x["height"][:3], heights[:3], rtol=1e-5)
+    assert_array_equal(found.x["height"][3:], 2.0)
+    assert_allclose(found.aux["rms"][:3], 0, atol=1e-5)
+    r = found.x["height"][4] * np.exp(-0.5 * (x / found.x["width"][4]) ** 2) - 3 * np.exp(-0.5 * x**2)
+    assert_allclose(found.aux["rms"][4], np.sqrt(np.mean(r**2)), rtol=1e-12)
+
+
+def test_each_problem_may_have_its_own_options():
+    x0, data = peaks.draw(20)
+    found = minimize_many(peaks.misfit, x0, data, bounds=BOUNDS, options=Options(max_iterations=np.arange(1, 21)))
+    stopped = found.status == Status.ITERATIONS
+    assert_array_equal(found.iterations[stopped], np.arange(1, 21)[stopped])
+    assert stopped[0]
+    assert not stopped[-1]
+
+
+def test_a_gradient_of_the_users_own():
+    def both(x, c):
+        return jnp.sum((x - c) ** 2), 2 * (x - c)
+
+    found = minimize_many(both, np.zeros((9, 2)), np.ones((9, 2)), value_and_grad=True)
+    assert_allclose(found.x, 1)
+
+
+def test_objective_is_traced_once_a_program():
+    calls = []
+
+    def bowl(x, c):
+        calls.append(x)
+        return jnp.sum((x - c) ** 2)
+
+    for count in (1000, 1020):  # the same power of two
+        minimize_many(bowl, np.zeros((count, 2)), np.ones((count, 2)))
+    assert len(calls) == 1
+
+
+def test_a_scoped_x64_flag_holds_in_all_threads():
+    with jax.enable_x64(True):
+        assert minimize_many(lambda x: jnp.sum(x**2), np.ones((100, 2))).x.dtype == np.float64
+    with jax.enable_x64(False):
+        assert minimize_many(lambda x: jnp.sum(x**2), np.ones((100, 2), np.float32)).x.dtype == np.float32
+
+
+def test_under_vmap():
+    x0, data = peaks.draw(64)
+    solve = jax.vmap(lambda x0, data: minimize_many(peaks.misfit, x0, data, bounds=BOUNDS).x)
+    found = solve(x0.reshape(4, 16, 4), data.reshape(4, 16, -1))
+    assert_allclose(found.reshape(64, 4), fitted(64).x, rtol=1e-9, atol=1e-9)
+
+
+# Trips
+
+
+def ideal(evaluations, lanes):
+    """The trips of lanes that take the next problem in the trip after they have finished one."""
+    busy = [0] * lanes
+    for needed in evaluations:
+        heapq.heapreplace(busy, busy[0] + int(needed))
+    return max(busy)
+
+
+def trips(fun, lanes, x0, args):
+    problems = Problem(x0, args, None, Options())
+    flags = tuple([True] * len(jax.tree.leaves((x0, args))) + [False] * len(jax.tree.leaves(Options())))
+    result, count = jax.jit(partial(fit_all, fun, Settings(flags, lanes, False, False, 10)))(problems, len(x0))
+    return jax.tree.map(np.asarray, result), int(count)
+
+
+def test_trips_without_stragglers():
+    x0, data = peaks.draw(20 * 16)
+    result, count = trips(peaks.misfit, 16, x0, (data,))
+    assert count <= 1.02 * ideal(result.evaluations, 16)
+    assert count <= 1.10 * np.sum(result.evaluations) / 16
+
+
+def test_trips_with_stragglers():
+    def mixed(x, hard):
+        chained = jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+        return jnp.where(hard, chained, jnp.sum((x - 0.5) ** 2))
+
+    K, lanes = 200 * 8, 8
+    hard = np.random.default_rng(0).permutation(np.arange(K) < K // 100)
+    x0 = np.random.default_rng(1).normal(size=(K, 6))
+    result, count = trips(mixed, lanes, x0, (hard,))
+    assert np.median(result.evaluations[hard]) >= 10 * np.median(result.evaluations)
+    assert count <= 1.02 * ideal(result.evaluations, lanes)
+    assert count <= 1.10 * np.sum(result.evaluations) / lanes
+
+
+def test_an_unbounded_problem_costs_its_own_lane_only():
+    x0, slope = np.zeros((400, 2)), np.zeros(400)
+    slope[7] = 1.0
+
+    def fall(x, slope):
+        return jnp.where(slope > 0, -slope * x[0], jnp.sum((x - 1) ** 2))
+
+    result, count = trips(fall, 8, x0, (slope,))
+    assert count <= ideal(result.evaluations, 8)
+    assert result.converged[slope == 0].all()
+
+
+# Files
+
+
+def resumable(folder, count=300, **keywords):
+    x0, data = peaks.draw(count)
+    return minimize_many(peaks.misfit, x0, data, bounds=BOUNDS, resume=folder, **keywords)
+
+
+def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxlbfgsb.many.PART", 32)
+    whole = resumable(tmp_path / "whole")
+    files = sorted((tmp_path / "whole").glob("part-*.npz"))
+    assert len(files) >= 8
+    again = resumable(tmp_path / "part")
+    kept = sorted((tmp_path / "part").glob("part-*.npz"))[::3]
+    for path in (tmp_path / "part").glob("part-*.npz"):
+        if path not in kept:
+            path.unlink()
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    again = resumable(tmp_path / "part")
+    assert_same(again, whole)
+    assert {path: path.stat().st_mtime_ns for path in kept} == before  # fitted once
+
+
+def test_an_exception_keeps_what_was_fitted(tmp_path, monkeypatch):
+    from jaxlbfgsb import results
+
+    monkeypatch.setattr("jaxlbfgsb.many.PART", 32)
+    save, saved = results.save, []
+
+    def failing(*arguments):
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+        saved.append(arguments[1])
+        save(*arguments)
+
+    monkeypatch.setattr(results, "save", failing)
+    with pytest.raises(KeyboardInterrupt):
+        resumable(tmp_path)
+    monkeypatch.setattr(results, "save", save)
+    assert_allclose(resumable(tmp_path).x, fitted().x, rtol=1e-12)
+
+
+OTHERS = {
+    "objective": lambda x0, data: minimize_many(lambda p, y: 2 * peaks.misfit(p, y), x0, data, bounds=BOUNDS),
+    "bounds": lambda x0, data: minimize_many(peaks.misfit, x0, data, bounds=(-10.0, 10.0)),
+    "options": lambda x0, data: minimize_many(peaks.misfit, x0, data, bounds=BOUNDS, options=Options(gtol=1e-3)),
+    "number": lambda x0, data: minimize_many(peaks.misfit, x0[:-1], data[:-1], bounds=BOUNDS),
+    "data": lambda x0, data: minimize_many(peaks.misfit, x0, data + 1e-9, bounds=BOUNDS),
+    "starts": lambda x0, data: minimize_many(peaks.misfit, x0 + 1e-9, data, bounds=BOUNDS),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_arguments_are_refused(other, tmp_path, monkeypatch):
+    x0, data = peaks.draw(20)
+    resumable(tmp_path, 20)
+    changed = partial(minimize_many, resume=tmp_path)
+    monkeypatch.setitem(OTHERS[other].__globals__, "minimize_many", changed)
+    with pytest.raises(ValueError, match=r"resume: .*(another objective|are not those)"):
+        OTHERS[other](x0, data)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    resumable(tmp_path, 20)
+    path = sorted(tmp_path.glob("part-*.npz"))[-1]
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} is damaged"):
+        resumable(tmp_path, 20)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("...")
+    with pytest.raises(ValueError, match="holds other files"):
+        resumable(tmp_path, 20)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        resumable(tmp_path / "file" / "folder", 20)
+
+
+KILLED = """
+import sys
+import numpy as np
+import jax, jax.numpy as jnp
+jax.config.update("jax_enable_x64", True)
+import jaxlbfgsb.many
+jaxlbfgsb.many.PART = 1024
+sys.path.insert(0, sys.argv[1])
+import peaks
+x0, data = peaks.draw(40_000)
+found = jaxlbfgsb.minimize_many(peaks.misfit, x0, data, bounds=(peaks.LOWER, peaks.UPPER), resume=sys.argv[2])
+np.save(sys.argv[2] + "/../found.npy", np.concatenate([found.x, found.evaluations[:, None]], 1))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_ten_moments_it_ends_the_same(tmp_path):
+    def run(folder, seconds):
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-c", KILLED, str(peaks.__file__).rsplit("/", 1)[0], str(folder)]
+        try:
+            subprocess.run(command, timeout=seconds, check=True)  # kills with SIGKILL
+        except subprocess.TimeoutExpired:
+            return None
+        return np.load(folder.parent / "found.npy")
+
+    whole = run(tmp_path / "whole" / "run", None)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        run(tmp_path / "cut" / "run", rng.uniform(1.5, 4))
+    assert_array_equal(run(tmp_path / "cut" / "run", None), whole)
+
+
+# More data than memory
+
+
+def test_memory_mapped_data(tmp_path):
+    x0, data = peaks.draw(300)
+    np.save(tmp_path / "data.npy", data)
+    mapped = np.load(tmp_path / "data.npy", mmap_mode="r")
+    assert_same(minimize_many(peaks.misfit, x0, mapped, bounds=BOUNDS), fitted())
+
+
+def test_an_iterator_over_parts(tmp_path):
+    x0, data = peaks.draw(300)
+
+    def parts():
+        return ((x0[i : i + 70], (data[i : i + 70],)) for i in range(0, 300, 70))
+
+    found = minimize_many(peaks.misfit, parts(), bounds=BOUNDS, resume=tmp_path)
+    assert_allclose(found.x, fitted().x, rtol=1e-12)
+    assert_same(minimize_many(peaks.misfit, parts(), bounds=BOUNDS, resume=tmp_path), found)
+
+
+def test_progress_is_shown_only_when_wanted(capsys):
+    fitted.__wrapped__(300)
+    assert capsys.readouterr() == ("", "")
+    fitted.__wrapped__(300, progress=True)
+    shown = capsys.readouterr().err
+    assert "300/300" in shown
+    assert "fit/s" in shown
+    assert "converged=100.0%" in shown
+
+
+# Devices and processes
+
+ON_DEVICES = """
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+import sys; sys.path.insert(0, sys.argv[1])
+if len(sys.argv) > 2:
+    jax.distributed.initialize(f"localhost:{sys.argv[2]}", 2, int(sys.argv[3]))
+import peaks
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxlbfgsb import minimize_many
+x0, data = peaks.draw(201)
+mesh = jax.make_mesh((jax.device_count(),), ("fits",))
+assert jax.device_count() == 4
+found = minimize_many(peaks.misfit, x0, data, bounds=(peaks.LOWER, peaks.UPPER), mesh=mesh)
+replicated = jax.jit(lambda r: r, out_shardings=NamedSharding(mesh, PartitionSpec()))(found)
+program = jax.jit(lambda x, y: minimize_many(peaks.misfit, x, y, bounds=(peaks.LOWER, peaks.UPPER), mesh=mesh).x)
+x, y = (jax.device_put(a[:200], NamedSharding(mesh, PartitionSpec("fits"))) for a in (x0, data))
+text = program.lower(x, y).compile().as_text()
+assert not any(word in text for word in ("all-gather", "all-reduce", "collective-permute", "all-to-all")), "collectives"
+assert program(x, y).sharding.spec[0] in ("fits", ("fits",)), program(x, y).sharding
+print(np.asarray(replicated.x).tobytes().hex())
+"""
+
+
+def on_devices(*arguments, devices):
+    command = [sys.executable, "-c", ON_DEVICES, str(peaks.__file__).rsplit("/", 1)[0], *arguments]
+    environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PATH": "", "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def x_of(process):
+    with process:
+        out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    return np.frombuffer(bytes.fromhex(out.split()[-1])).reshape(-1, 4)
+
+
+def test_four_devices_give_what_one_gives():
+    assert_allclose(x_of(on_devices(devices=4)), fitted(201).x, rtol=1e-10, atol=1e-10)
+
+
+def test_two_processes_give_what_one_gives():
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    both = [on_devices(port, rank, devices=2) for rank in ("0", "1")]
+    for x in [x_of(process) for process in both]:
+        assert_allclose(x, fitted(201).x, rtol=1e-10, atol=1e-10)
+
+
+# Bad input
+
+
+def bowl(x, *args):
+    return jnp.sum(x**2)
+
+
+def test_no_problems_are_an_empty_result():
+    found = minimize_many(lambda x, y: (bowl(x), y), np.zeros((0, 3)), np.zeros((0, 2)), has_aux=True)
+    assert found.x.shape == (0, 3)
+    assert found.aux.shape == (0, 2)
+    assert found.fun.shape == found.status.shape == (0,)
+
+
+BAD = {
+    "ragged": (lambda: minimize_many(bowl, np.zeros((3, 2)), np.zeros((4, 2))), "leading axes .* 3 for .*x0.* 4 for"),
+    "ragged bounds": (
+        lambda: minimize_many(bowl, np.zeros((3, 2)), bounds=(np.zeros((2, 2)), None), in_axes=(0, 0, 0)),
+        "leading axes",
+    ),
+    "no lanes": (lambda: minimize_many(bowl, np.zeros((3, 2)), lanes=0), "lanes must be .* at least 1"),
+    "lanes": (lambda: minimize_many(bowl, np.zeros((3, 2)), lanes=2.5), "lanes must be an integer"),
+    "axes": (lambda: minimize_many(bowl, np.zeros((3, 2)), in_axes=(1, 0, 0)), "in_axes must be 0 or None"),
+    "two axes": (lambda: minimize_many(bowl, np.zeros((3, 2)), in_axes=(0, 0)), "in_axes must be a tuple of three"),
+    "axes' tree": (lambda: minimize_many(bowl, np.zeros((3, 2)), 1.0, in_axes=(0, (0, 0), None)), "prefix of args"),
+    "nothing batched": (lambda: minimize_many(bowl, np.zeros(2), in_axes=(None, None, None)), "nothing has a leading"),
+    "scalar": (lambda: minimize_many(bowl, np.zeros((3, 2)), 2.0), "args.* must have a leading axis"),
+    "bounds": (lambda: minimize_many(bowl, np.zeros((3, 2)), bounds=(1.0, 0.0)), "lower must not be above upper"),
+    "bounds' shape": (lambda: minimize_many(bowl, np.zeros((3, 2)), bounds=(np.zeros((3, 2)), None)), "must broadcast"),
+    "x0": (lambda: minimize_many(bowl, np.zeros((3, 2), int)), "x0 must be a float32 or float64"),
+    "options": (lambda: minimize_many(bowl, np.zeros((3, 2)), options=Options(gtol=-1.0)), "options.gtol"),
+    "resume in jit": (
+        lambda: jax.jit(lambda x: minimize_many(bowl, x, resume="a"))(np.zeros((3, 2))),
+        "outside of jit",
+    ),
+    "part": (lambda: minimize_many(bowl, iter([np.zeros((3, 2))])), "must give .x0, args"),
+    "no part": (lambda: minimize_many(bowl, iter([])), "iterator without a part"),
+    "fun": (lambda: minimize_many(None, np.zeros((3, 2))), "fun must be a function"),
+    "value": (lambda: minimize_many(lambda x: x, np.zeros((3, 2))), "scalar"),
+    "mesh": (lambda: minimize_many(bowl, np.zeros((3, 2)), mesh=2), "mesh must be"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_named(case):
+    call, message = BAD[case]
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()
