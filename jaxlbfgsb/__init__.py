@@ -6,6 +6,7 @@ from .fmin import fmin_l_bfgs_b, scipy_method
 from .many import minimize_many
 from .solver import Options, State, continue_from, init, run, step, update
 from .status import Status
+from .uncertainty import covariance
 
 __version__ = "0.1.0"
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "State",
     "Status",
     "continue_from",
+    "covariance",
     "fmin_l_bfgs_b",
     "init",
     "minimize",

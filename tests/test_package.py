@@ -20,7 +20,7 @@ LAYERS = [
     {"cauchy", "subspace", "dense"},
     {"solver"},
     {"arguments", "argmin", "transform", "differences"},
-    {"lanes"},
+    {"lanes", "uncertainty"},
     {"results"},
     {"many"},
     {"host"},

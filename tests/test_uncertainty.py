@@ -1,0 +1,96 @@
+"""The covariance of a fit: NIST's certified deviations, formulas, bounds, and matrices that determine nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import peaks
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from jaxlbfgsb import Result, covariance, minimize, minimize_many, nist
+
+DATA = [nist.load(name) for name in nist.NAMES]
+
+
+def at(x):
+    """A result that ended at x."""
+    x, one = jnp.asarray(x), jnp.array(1)
+    return Result(
+        x, fun=jnp.array(0.0), grad=0 * x, residual=jnp.array(0.0), status=one, iterations=one, evaluations=one
+    )
+
+
+@pytest.mark.parametrize("data", DATA, ids=nist.NAMES)
+def test_deviations_are_those_that_nist_certifies(data):
+    def residuals(b):
+        return data.y - data.model(b, jnp.asarray(data.x))
+
+    found = covariance(residuals, at(data.certified))
+    assert_allclose(np.sqrt(np.diagonal(found)), data.std, rtol=1e-6)
+
+
+def line(seed=0, n=3, N=12):
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(N, n)), rng.normal(size=N)
+    return X, y, lambda b: jnp.asarray(X) @ b - y
+
+
+@pytest.mark.parametrize("active", [(), (0,), (0, 2), (0, 1, 2)])
+def test_variables_at_a_bound_are_known_and_the_others_have_the_formula_of_a_line(active):
+    X, _, residuals = line()
+    x = np.array([0.3, -0.2, 0.5])
+    lower = np.where(np.isin(np.arange(3), active), x, -9)
+    found = covariance(residuals, at(x), bounds=(lower, None))
+    F = [i for i in range(3) if i not in active]
+    r, expected = np.asarray(residuals(x)), np.zeros((3, 3))
+    expected[np.ix_(F, F)] = r @ r / (12 - len(F)) * np.linalg.inv(X[:, F].T @ X[:, F]) if F else 0
+    assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_a_likelihood_has_the_inverse_of_its_hessian():
+    A = np.array([[4.0, 1, 0], [1, 3, 0.5], [0, 0.5, 1e-8]])
+    found = covariance(lambda x: 0.5 * x @ jnp.asarray(A) @ x, at(np.zeros(3)))
+    assert np.isinf(found).all()  # its determinant is negative
+    A[2, 1] = A[1, 2] = 5e-5
+    found = covariance(lambda x: 0.5 * x @ jnp.asarray(A) @ x, at(np.zeros(3)))
+    assert_allclose(found, np.linalg.inv(A), rtol=1e-8)
+
+
+def test_a_bounded_likelihood_has_that_of_the_free_variables():
+    A = np.array([[4.0, 1, 0.2], [1, 3, 0.5], [0.2, 0.5, 2]])
+    result = at(np.zeros(3))
+    found = covariance(lambda x: 0.5 * x @ jnp.asarray(A) @ x, result, bounds=([None, 0.0, None], None))
+    expected = np.zeros((3, 3))
+    expected[np.ix_([0, 2], [0, 2])] = np.linalg.inv(A[np.ix_([0, 2], [0, 2])])
+    assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_what_is_not_determined_is_infinite():
+    result = at(np.ones(2))
+    assert_array_equal(covariance(lambda x: jnp.full(5, x[0] + x[1]), result), np.inf)
+    assert_array_equal(covariance(lambda x: x, result), np.inf)  # no residual to spare
+    assert_array_equal(covariance(lambda x: (x[0] - x[1]) ** 2, result), np.inf)
+    assert_array_equal(covariance(lambda x: -x @ x, result), np.inf)
+
+
+def test_parameters_in_a_tree_are_in_the_order_of_its_leaves():
+    _, _, residuals = line()
+    result = minimize(lambda b: jnp.sum(residuals(b) ** 2), jnp.zeros(3))
+    tree = result._replace(x={"a": result.x[:1], "b": result.x[1:]})
+    found = covariance(lambda p: residuals(jnp.concatenate([p["a"], p["b"]])), tree)
+    assert_allclose(found, covariance(residuals, result), rtol=1e-12)
+
+
+def test_many_fits_at_once():
+    def residuals(p, y):
+        return (p[0] * jnp.exp(-((peaks.T - p[1]) ** 2) / (2 * p[2] ** 2)) + p[3] - y) / peaks.NOISE
+
+    x0, data = peaks.draw(40)
+    upper = np.tile(peaks.UPPER, (40, 1))
+    upper[::2, 0] = 0.9
+    result = minimize_many(peaks.misfit, x0, data, bounds=(peaks.LOWER, upper), in_axes=(0, 0, (None, 0)))
+    found = covariance(residuals, result, data, bounds=(peaks.LOWER, upper), in_axes=(0, (None, 0)))
+    assert found.shape == (40, 4, 4)
+    assert_array_equal(found[::2, 0], 0)
+    single = jax.tree.map(lambda leaf: leaf[7], result)
+    assert_allclose(found[7], covariance(residuals, single, data[7], bounds=(peaks.LOWER, upper[7])), rtol=1e-9)
