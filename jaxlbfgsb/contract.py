@@ -43,10 +43,10 @@ def _holds_tracer(value: Any) -> bool:
     return isinstance(value, Tracer) or (isinstance(value, (tuple, list)) and any(map(_holds_tracer, value)))
 
 
-def warn_of_output(iprint: Any, disp: Any) -> None:
+def warn_of_output(iprint: Any, disp: Any, stacklevel: int = 3) -> None:
     for given in (disp, iprint):
         if given is not NO_DISP and given is not NO_IPRINT:
-            warnings.warn(DEPRECATED, DeprecationWarning, stacklevel=3)
+            warnings.warn(DEPRECATED, DeprecationWarning, stacklevel=stacklevel)
 
 
 def warn_of_unused(hess: Any, hessp: Any, constraints: Any, unknown: dict[str, Any]) -> None:

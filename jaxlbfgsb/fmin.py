@@ -184,7 +184,7 @@ def scipy_method(
       memory has wrapped around, where SciPy's own does not.
 
     Raises:
-      ValueError, TypeError: as SciPy's.
+      ValueError, TypeError: as SciPy's; also for bounds that are NaN.
 
     Example:
       >>> import numpy as np
@@ -214,7 +214,7 @@ def scipy_method(
     given = callable(jac) or jac is True
     whole, free = x, free | given
     report = _reporter(callback, free, whole)
-    contract.warn_of_output(iprint, disp)
+    contract.warn_of_output(iprint, disp, stacklevel=4)
 
     fun = fun if free.all() else partial(_at_free, fun, whole, free)
     x, lower, upper, calls = x[free], lower[free], upper[free], Counter()
@@ -282,7 +282,7 @@ def _solve(
     n, (f, packed) = len(x), evaluate(x, host.asking(x))
     if not maxls > 0:
         raise ValueError("maxls must be positive.")
-    maxls, pgtol, m = operator.index(maxls), 0.0 + pgtol, contract.memory_size(m)
+    maxls, pgtol, m = operator.index(maxls), float(pgtol), contract.memory_size(m)
     iterations, halted, iterate, last, run = 0, False, None, None, None
     refused = "ERROR: FACTR < 0" if ftol < 0 else "ERROR: M <= 0" if m == 0 else "ERROR: N <= 0" if n == 0 else None
     if refused:
@@ -314,8 +314,9 @@ def _solve(
         if task is None and status != Status.RUNNING:
             task = TASKS[Status(status)]
         if task is None:
-            x = run.x
-            f, packed = evaluate(x, run.answer)
+            known, x = np.array_equal(run.x, x), run.x
+            if not known:  # SciPy remembers the last point
+                f, packed = evaluate(x, run.answer)
 
     assert iterate is not None
     assert task is not None
@@ -355,7 +356,7 @@ def _reporter(callback: Callable | None, free: Bool[np.ndarray, " n"] | None = N
 
 def _filled(whole: Vector, free: Bool[np.ndarray, " n"], part: Vector) -> Vector:
     """A copy of `whole` with `part` for its free entries."""
-    whole = whole.copy()
+    whole = whole.astype(np.result_type(whole, part))  # the part of jac='cs' is complex
     whole[free] = part
     return whole
 

@@ -32,7 +32,8 @@ CACHE = 2**19  # bytes that the lanes of one loop share: about what a core has n
 PART = 2**14  # problems, and
 PART_BYTES = 2**26  # bytes of data, that a part has at most
 LANES = 64  # at most, on a CPU: more do not fuse better and wait longer for the last
-WIDE = 2**14  # at most elsewhere
+WIDE = 2**14  # at most elsewhere, in
+DEVICE = 2**31  # bytes
 
 
 def minimize_many(
@@ -98,11 +99,17 @@ def minimize_many(
     if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
         raise TypeError(f"mesh must be a jax.sharding.Mesh or None, got {type(mesh).__name__}")
     if isinstance(x0, Iterator):
+        if not (isinstance(args, tuple) and args == ()):
+            raise ValueError("args must be left out when x0 is an iterator: each part brings its own, (x0, args)")
+        if inside_jit():
+            raise ValueError("x0 must hold arrays inside jit, got an iterator")
         keywords = {"bounds": bounds, "in_axes": in_axes, "lanes": lanes, "has_aux": has_aux, "options": options}
         keywords |= {"value_and_grad": value_and_grad, "memory_size": memory_size, "mesh": mesh, "progress": progress}
         return _from_parts(partial(minimize_many, fun, **keywords), x0, resume)
 
-    problems, batched = _read(x0, args if isinstance(args, tuple) else (args,), bounds, options, in_axes)
+    if not isinstance(args, tuple):
+        args, in_axes = (args,), _around_args(in_axes)
+    problems, batched = _read(x0, args, bounds, options, in_axes)
     K = _size(problems, batched)
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), problems)
     flags = tuple(jax.tree.leaves(batched))
@@ -112,11 +119,21 @@ def minimize_many(
         first = each(problems, flags, lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype))
         empty = jax.eval_shape(partial(fit_all, fun, settings), first, 0)[0]
         return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), empty)
-    if mesh is not None or inside_jit() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(problems)):
-        if resume is not None or progress:
-            raise ValueError("progress and resume need a call outside of jit and without a mesh")
+    traced = inside_jit() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(problems))
+    if (traced or mesh is not None) and (resume is not None or progress):
+        raise ValueError("progress and resume need a call outside of jit and without a mesh")
+    if traced:
         return _shared(fun, settings, K, mesh)(problems)
+    if mesh is not None:
+        return _kept(fun, settings, K, mesh)(problems)
     return _in_parts(fun, settings, problems, K, progress, resume)
+
+
+def _around_args(in_axes: Any) -> Any:
+    """in_axes for args that have been put into a tuple."""
+    if not isinstance(in_axes, tuple) or len(in_axes) != 3 or in_axes[1] is None or isinstance(in_axes[1], int):
+        return in_axes
+    return in_axes[0], (in_axes[1],), in_axes[2]
 
 
 def _read(x0: PyTree, args: tuple, bounds: Any, options: Options, in_axes: Any) -> tuple[Problem, Problem]:
@@ -176,8 +193,8 @@ def _lanes(shapes: Problem, batched: tuple[bool, ...], memory_size: int) -> int:
     leaves = jax.tree.leaves(shapes)
     n = sum(int(np.prod(leaf.shape[many:])) for leaf, many in zip(jax.tree.leaves(shapes.x0), batched, strict=False))
     data = sum(int(np.prod(leaf.shape[1:])) for leaf, many in zip(leaves, batched, strict=True) if many)
-    room = CACHE // (8 * (data + (2 * memory_size + 16) * n)) if jax.default_backend() == "cpu" else WIDE
-    return 2 ** int(np.log2(np.clip(room, 8, LANES if jax.default_backend() == "cpu" else WIDE)))
+    near, most = (CACHE, LANES) if jax.default_backend() == "cpu" else (DEVICE, WIDE)
+    return 2 ** int(np.log2(np.clip(near // (8 * (data + (2 * memory_size + 16) * n)), 8, most)))
 
 
 def _shared(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> Callable[[Problem], Result]:
@@ -210,7 +227,28 @@ def _padded(leaf: Any, size: int, xp: Any) -> Any:
     return leaf if missing == 0 else xp.concatenate([leaf, xp.broadcast_to(leaf[-1:], (missing, *leaf.shape[1:]))])
 
 
+_kept = lru_cache(maxsize=64)(_shared)  # outside of jit, where each call would compile again
+
+
 # Outside of jit: parts, threads, files.
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _settings_here() -> Callable[[], ExitStack]:
+    """A context for another thread, with the settings of JAX that hold in this one."""
+    config: Any = jax.config
+    x64, device, precision = config.jax_enable_x64, config.jax_default_device, config.jax_default_matmul_precision
+
+    def there() -> ExitStack:
+        stack = ExitStack()
+        for context in jax.enable_x64(x64), jax.default_device(device), jax.default_matmul_precision(precision):
+            stack.enter_context(context)
+        return stack
+
+    return there
 
 
 @lru_cache(maxsize=64)
@@ -220,44 +258,56 @@ def _compiled(fun: Callable, settings: Settings) -> Callable:
 
 
 def _in_parts(fun: Callable, settings: Settings, problems: Problem, K: int, progress: bool, resume: Any) -> Result:
-    threads = len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
+    threads = _cores() if jax.default_backend() == "cpu" else 1
     size = _part_size(problems, settings, K, threads)
     folder = None
     if resume is not None:
         folder = results.open_folder(Path(resume), results.fingerprint(fun, settings, problems, K), size)
         size = folder.part
     rows = 2 ** int(np.ceil(np.log2(max(size, 8))))  # one program for all parts, and for other numbers of problems
-    config: Any = jax.config
-    as_here = config.jax_enable_x64, config.jax_default_device
-    compiled = _compiled(fun, settings)
+    settings_here, compiled = _settings_here(), _compiled(fun, settings)
+
+    def read(start: int) -> Problem:
+        return each(problems, settings.batched, lambda leaf: np.asarray(leaf[start : min(start + size, K)]))
 
     def fit(start: int) -> tuple[int, Result]:
-        with jax.enable_x64(as_here[0]), jax.default_device(as_here[1]):
-            stop = min(start + size, K)
-            part = each(problems, settings.batched, lambda leaf: np.asarray(leaf[start:stop]))
-            if folder is not None and (found := results.load(folder, start, part, like)) is not None:
-                return start, found
+        with settings_here():
+            part, count = read(start), min(size, K - start)
             padded = each(part, settings.batched, lambda leaf: _padded(leaf, rows, np))
-            result = jax.tree.map(lambda leaf: np.asarray(leaf[: stop - start]), compiled(padded, stop - start)[0])
+            result = jax.tree.map(lambda leaf: np.asarray(leaf[:count]), compiled(padded, count)[0])
             if folder is not None:
                 results.save(folder, start, part, result)
             return start, result
 
     first = each(problems, settings.batched, lambda leaf: _padded(np.asarray(leaf[:1]), rows, np))
-    like = jax.tree.map(np.asarray, compiled(first, 0)[0])  # compiles, before the threads would all do so
+    like = compiled(first, 0)[0]  # compiles, before the threads would all do so
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(like)):  # fun closes over what a vmap has mapped
+        return _shared(fun, settings, K, None)(problems)
     found = jax.tree.map(lambda leaf: np.empty((K, *leaf.shape[1:]), leaf.dtype), like)
+    converged = done = 0
     with ExitStack() as resources:
         bar = _bar(resources, K) if progress else None
-        pool = ThreadPoolExecutor(threads)
-        resources.callback(pool.shutdown, cancel_futures=True)
-        converged = done = 0
-        for start, result in _as_completed(pool, fit, range(0, K, size), 2 * threads):
+
+        def keep(start: int, result: Result) -> None:
+            nonlocal done, converged
             for whole, part in zip(jax.tree.leaves(found), jax.tree.leaves(result), strict=True):
                 whole[start : start + len(part)] = part
             done, converged = done + len(result.status), converged + int(np.sum(result.converged))
             if bar is not None:
                 bar.set_postfix(converged=f"{converged / done:.1%}", refresh=False)
                 bar.update(len(result.status))
+
+        missing = []
+        for start in range(0, K, size):  # all that is kept is read before anything is written beside it
+            known = None if folder is None else results.load(folder, start, partial(read, start), like)
+            if known is None:
+                missing.append(start)
+            else:
+                keep(start, known)
+        pool = ThreadPoolExecutor(threads)
+        resources.callback(pool.shutdown, cancel_futures=True)
+        for start, result in _as_completed(pool, fit, missing, 2 * threads):
+            keep(start, result)
     return jax.tree.map(jnp.asarray, found)
 
 
@@ -292,11 +342,20 @@ def _bar(resources: ExitStack, K: int) -> Any:
 
 def _from_parts(fit: Callable, parts: Iterator, resume: Any) -> Result:
     """The results of all parts, the next being read while one is fitted."""
-    found = []
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, parts, None)
-        while (part := coming.result()) is not None:
-            coming = reader.submit(next, parts, None)
+    found, settings_here, end = [], _settings_here(), object()
+    if resume is not None:
+        results.open_root(Path(resume))
+
+    def read() -> Any:
+        with settings_here():
+            return next(parts, end)
+
+    with ExitStack() as resources:
+        reader = ThreadPoolExecutor(1)
+        resources.callback(reader.shutdown, wait=False, cancel_futures=True)
+        coming = reader.submit(read)
+        while (part := coming.result()) is not end:
+            coming = reader.submit(read)
             if not isinstance(part, tuple) or len(part) not in (2, 3):
                 raise ValueError(
                     f"an iterator of problems must give (x0, args) or (x0, args, bounds), got {type(part)}"
@@ -304,6 +363,8 @@ def _from_parts(fit: Callable, parts: Iterator, resume: Any) -> Result:
             own = {"bounds": part[2]} if len(part) == 3 else {}
             folder = None if resume is None else Path(resume) / f"{len(found):06d}"
             found.append(jax.tree.map(np.asarray, fit(part[0], part[1], **own, resume=folder)))
+    if resume is not None and (Path(resume) / f"{len(found):06d}").exists():
+        raise ValueError(f"resume: {resume} holds more parts than the iterator gave, {len(found)}")
     if not found:
         raise ValueError("x0 is an iterator without a part: there is no problem to learn the result's shapes from")
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)

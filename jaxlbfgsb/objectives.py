@@ -11,6 +11,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
+from types import FunctionType
 from typing import Any
 
 import jax
@@ -27,6 +28,8 @@ from .host import READS, device, evaluation, outright, padded
 Answer = Array | np.ndarray
 Evaluation = tuple[Any, Array | np.ndarray]  # func's value, or None where it is the first number of the other
 Objective = Callable[[Vector, Answer], Evaluation]
+
+PLAIN = (bool, int, complex, str, bytes, type(None), np.generic)  # args that cannot change
 
 TRACED = "fmin_l_bfgs_b works on values, and these are traced: inside jit, vmap or grad use jaxlbfgsb.minimize"
 WAYS_OUT = (
@@ -184,30 +187,42 @@ def _compiled(func: Callable, args: tuple, x0: Vector, home: Any, afresh: bool =
         variable = jax.device_put([np.asarray(leaf) for leaf in leaves if _may_vary(leaf)], home)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in variable)
     constant = tuple(None if _may_vary(leaf) else (type(leaf), leaf) for leaf in leaves)
-    build = _program.__wrapped__ if afresh or not _hashable((func, constant)) else _program
+    build = _program.__wrapped__ if afresh or not _constant(func, constant) else _program
     try:
-        return build(func, structure, constant, shapes, len(x0), home), variable
+        compiled, found = build(func, structure, constant, shapes, len(x0), home)
+        if any(a is not b for a, b in zip(found, _surroundings(func), strict=True)):
+            compiled, _ = _program.__wrapped__(func, structure, constant, shapes, len(x0), home)
+        return compiled, variable
     except TypeError:
         if not variable:
             raise
-    return _program.__wrapped__(func, structure, tuple((type(leaf), leaf) for leaf in leaves), (), len(x0), home), []
+    constant = tuple((type(leaf), leaf) for leaf in leaves)
+    return _program.__wrapped__(func, structure, constant, (), len(x0), home)[0], []
 
 
 def _may_vary(leaf: Any) -> bool:
     return isinstance(leaf, float) or (isinstance(leaf, (np.ndarray, jax.Array)) and leaf.dtype.kind in "biufc")
 
 
-def _hashable(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
+def _constant(func: Callable, constant: tuple) -> bool:
+    """False where func or args hold what may change unseen: a method's object, or any other than plain values."""
+    plain = all(part is None or isinstance(part[1], PLAIN) for part in constant)
+    return plain and isinstance(func, (FunctionType, jax.stages.Wrapped))
+
+
+def _surroundings(func: Callable) -> list:
+    """What a Python function finds in its closure and in its globals; nothing for one that is jitted."""
+    if not isinstance(func, FunctionType):
+        return []
+    cells = [getattr(cell, "cell_contents", None) for cell in func.__closure__ or ()]
+    return cells + [func.__globals__.get(name) for name in func.__code__.co_names]
 
 
 @lru_cache(maxsize=128)
-def _program(func: Callable, structure: Any, constant: tuple, shapes: tuple, n: int, home: Any) -> Compiled:
-    """(variable, answer) ↦ the `evaluation` of func and its gradient, compiled."""
+def _program(
+    func: Callable, structure: Any, constant: tuple, shapes: tuple, n: int, home: Any
+) -> tuple[Compiled, list]:
+    """(variable, answer) ↦ the `evaluation` of func and its gradient, compiled; and what func found around it."""
 
     def evaluate(variable: list, answer: Array) -> Array:
         rest = iter(variable)
@@ -215,10 +230,11 @@ def _program(func: Callable, structure: Any, constant: tuple, shapes: tuple, n: 
         f, g = jax.value_and_grad(lambda x: jnp.reshape(func(x, *args), ()))(answer[READS : READS + n])
         return jnp.concatenate([f.astype(g.dtype)[None], g, jnp.zeros(padded(n) - n, g.dtype)])
 
+    surroundings = _surroundings(func)
     answer = jax.ShapeDtypeStruct([READS + 3 * padded(n)], np.float64)
     with jax.enable_x64(True), jax.disable_jit(False), jax.default_device(home):
         try:
             traced = jax.jit(evaluate).trace([jax.ShapeDtypeStruct(*shape) for shape in shapes], answer)
         except Exception as error:
             raise TypeError(WAYS_OUT.format(error=str(error).split("\n")[0])) from error
-        return traced.lower().compile()
+        return traced.lower().compile(), surroundings

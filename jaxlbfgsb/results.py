@@ -10,12 +10,14 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from .argmin import Result
 from .lanes import Problem, Settings
@@ -36,7 +38,7 @@ def fingerprint(fun: Callable, settings: Settings, problems: Problem, K: int) ->
     digest = hashlib.blake2b(digest_size=16)
     jaxpr = jax.make_jaxpr(lambda x, args: fun(x, *args))(first.x0, first.args)
     digest.update(repr((str(jaxpr.jaxpr), settings, str(structure), K)).encode())
-    _absorb(digest, jaxpr.consts)
+    _absorb(digest, list(_constants(jaxpr)))
     _absorb(digest, [leaf for leaf, many in zip(leaves, settings.batched, strict=True) if not many])
     digest.update(repr([(np.shape(leaf), str(np.asarray(leaf).dtype)) for leaf in one]).encode())
     return digest.hexdigest()
@@ -47,13 +49,15 @@ def open_folder(path: Path, fingerprint: str, part: int) -> Folder:
     path.mkdir(parents=True, exist_ok=True)
     about = path / "run.json"
     if not about.exists():
-        if any(path.iterdir()):
+        if any(file.suffix != ".partial" for file in path.iterdir()):
             raise ValueError(f"resume: {path} holds other files and no run.json; name an empty or a new folder")
         _write(about, json.dumps({"fingerprint": fingerprint, "part": part}).encode())
         return Folder(path, part)
     try:
         known = json.loads(about.read_text())
         known, part = str(known["fingerprint"]), int(known["part"])
+        if part < 1:
+            raise ValueError(f"parts of {part} problems")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"resume: {about} is damaged; delete the folder to begin again") from error
     if known != fingerprint:
@@ -75,8 +79,8 @@ def save(folder: Folder, start: int, problems: Problem, result: Result) -> None:
     os.replace(path.with_suffix(".partial"), path)
 
 
-def load(folder: Folder, start: int, problems: Problem, like: Result) -> Result | None:
-    """What was saved for the problems from `start` on, in the structure of `like`; None if nothing was."""
+def load(folder: Folder, start: int, read: Callable[[], Problem], like: Result) -> Result | None:
+    """What was saved for the problems from `start` on, which `read` reads, as `like`; None if nothing was."""
     path = _file(folder, start)
     if not path.exists():
         return None
@@ -85,11 +89,39 @@ def load(folder: Folder, start: int, problems: Problem, like: Result) -> Result 
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             digest = str(file["digest"])
             leaves = [file[f"leaf{i}"] for i in range(len(known))]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        rows = len(jax.tree.leaves(leaves)[0])
+        for leaf, of in zip(leaves, known, strict=True):
+            if leaf.dtype != of.dtype or leaf.shape != (rows, *of.shape[1:]):
+                raise ValueError(f"{leaf.dtype}{list(leaf.shape)} where {of.dtype}{[rows, *of.shape[1:]]} should be")
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"resume: {path} is damaged; delete it, and its problems are fitted again") from error
-    if digest != _digest(problems):
-        raise ValueError(f"resume: the data of problem {start} and after are not those that {path} was made from")
+    if digest != _digest(read()):
+        raise ValueError(
+            f"resume: the data of problem {start} and after are not those that {path} was made from; pass those data, "
+            "or delete the file, and its problems are fitted again"
+        )
     return jax.tree.unflatten(structure, leaves)
+
+
+def open_root(path: Path) -> None:
+    """The folder for the runs of an iterator's parts, made if it is not there; it holds nothing else."""
+    path.mkdir(parents=True, exist_ok=True)
+    if any(not (entry.is_dir() and entry.name.isdigit()) for entry in path.iterdir()):
+        raise ValueError(f"resume: {path} holds more than an iterator's parts; name an empty or a new folder")
+
+
+def _constants(jaxpr: Any) -> Iterator[Any]:
+    """All arrays that a program holds, those of the functions it calls included."""
+    yield from jaxpr.consts
+    for equation in jaxpr.jaxpr.eqns:
+        yield from (atom.val for atom in equation.invars if hasattr(atom, "val"))
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
+            if _is_program(value):
+                yield from _constants(value if hasattr(value, "consts") else ClosedJaxpr(value, ()))
+
+
+def _is_program(value: Any) -> bool:
+    return isinstance(value, (ClosedJaxpr, Jaxpr))
 
 
 def _file(folder: Folder, start: int) -> Path:

@@ -50,7 +50,8 @@ def covariance(
     References:
       Seber, Wild, Nonlinear Regression, Wiley (1989), §2.1.2; NIST's StRD certifies the same deviations.
     """
-    args = args if isinstance(args, tuple) else (args,)
+    if not isinstance(args, tuple):
+        args, in_axes = (args,), (in_axes[0] if isinstance(in_axes[0], int | None) else (in_axes[0],), in_axes[1])
     one = partial(_covariance, fun)
     if jnp.ndim(result.status) == 0:
         return one(result.x, args, bounds)
@@ -68,12 +69,9 @@ def _covariance(fun: Callable, x: PyTree, args: tuple, bounds: Any) -> Float[Arr
         return jnp.asarray(fun(unravel(point), *args)).reshape(-1)
 
     both = free[:, None] & free[None, :]
-    root, known = _of_residuals(flat, point, free) if _many(flat, point) else _of_likelihood(flat, point, free)
+    likelihood = jax.eval_shape(lambda: fun(unravel(point), *args)).shape == ()
+    root, known = (_of_likelihood if likelihood else _of_residuals)(flat, point, free)
     return jnp.where(both, jnp.where(known, root.T @ root, jnp.inf), 0)
-
-
-def _many(flat: Callable, point: Array) -> bool:
-    return jax.eval_shape(flat, point).shape[0] > 1
 
 
 def _of_residuals(flat: Callable, x: Array, free: Bool[Array, " n"]) -> tuple[Array, Bool[Array, ""]]:

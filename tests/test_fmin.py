@@ -1925,3 +1925,51 @@ def test_the_oracle_calls_scipys():
     """Else the tests above could not fail."""
     with pytest.raises(AssertionError, match="was called"):
         scipy.optimize.fmin_l_bfgs_b(valley, CREST)
+
+
+# What a program remembers, and what it must not
+
+
+class Weighted:
+    def __init__(self, weight):
+        self.weight = weight
+
+    def loss(self, x):
+        return self.weight * jnp.sum(x**2) - jnp.sum(x)
+
+
+def test_a_method_sees_its_object_as_it_is_now():
+    ridge = Weighted(1.0)
+    first = fmin_l_bfgs_b(ridge.loss, np.zeros(2))[0]
+    ridge.weight = 10.0  # the value at the start does not tell
+    assert_allclose([first, fmin_l_bfgs_b(ridge.loss, np.zeros(2))[0]], [[0.5, 0.5], [0.05, 0.05]])
+
+
+def test_an_object_in_args_is_seen_as_it_is_now():
+    ridge, found = Weighted(1.0), []
+    for ridge.weight in (1.0, 10.0):
+        found.append(fmin_l_bfgs_b(lambda x, ridge: ridge.loss(x), np.zeros(2), args=(ridge,))[0])
+    assert_allclose(found, [[0.5, 0.5], [0.05, 0.05]])
+
+
+def test_what_a_function_closes_over_is_seen_as_it_is_now():
+    def loss(x):
+        return weight * jnp.sum(x**2) - jnp.sum(x)
+
+    weight = 1.0
+    first = fmin_l_bfgs_b(loss, np.zeros(2))[0]
+    weight = 10.0
+    assert_allclose([first, fmin_l_bfgs_b(loss, np.zeros(2))[0]], [[0.5, 0.5], [0.05, 0.05]])
+
+
+def test_a_point_is_not_evaluated_twice_in_a_row():
+    counts = [
+        solve(lambda x: (float(np.sum((x - 1) ** 2)), 2 * (x - 1)), [1e30, 1.0])[2]["funcalls"]
+        for solve in (scipy.optimize.fmin_l_bfgs_b, fmin_l_bfgs_b)
+    ]
+    assert counts[0] == counts[1]
+
+
+def test_complex_differences_beside_a_fixed_variable():
+    found = scipy_method(lambda x: sum((x - 3) ** 2), [0.0, 1.0], jac="cs", bounds=[(0, 5), (1, 1)])
+    assert_allclose(found.x, [3, 1])

@@ -468,3 +468,70 @@ def test_bad_input_is_named(case):
     call, message = BAD[case]
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+def test_what_a_jitted_objective_closes_over_belongs_to_the_run(tmp_path):
+    def run(place):
+        return minimize_many(jax.jit(lambda x: jnp.sum((x - place) ** 2)), ZEROS, resume=tmp_path)
+
+    run(np.ones(2))
+    with pytest.raises(ValueError, match="another objective"):
+        run(np.full(2, 2.0))
+
+
+ZEROS = np.zeros((20, 2))
+
+
+def test_a_kill_in_the_first_write_leaves_a_folder_to_go_on_in(tmp_path):
+    (tmp_path / "run.partial").write_bytes(b"{")
+    assert_allclose(minimize_many(bowl, ZEROS, resume=tmp_path).x, minimize_many(bowl, ZEROS).x)
+
+
+def test_other_data_are_refused_before_anything_is_written(tmp_path, monkeypatch):
+    def call(data):
+        return minimize_many(lambda x, c: jnp.sum((x - c) ** 2), np.zeros((600, 2)), data, resume=tmp_path)
+
+    monkeypatch.setattr("jaxlbfgsb.many.PART", 64)
+    data = np.random.default_rng(0).normal(size=(600, 2))
+    call(data)
+    for path in sorted(tmp_path.glob("part-*"))[1:]:
+        path.unlink()
+    with pytest.raises(ValueError, match="are not those"):
+        call(data + 1)
+    assert_allclose(call(data).x, data, atol=1e-7)
+
+
+def test_an_iterator_brings_its_own_args_and_ends_by_itself():
+    with pytest.raises(ValueError, match="args must be left out"):
+        minimize_many(bowl, iter([(ZEROS, ())]), (ZEROS,))
+    with pytest.raises(ValueError, match="must give"):
+        minimize_many(bowl, iter([(ZEROS, ()), None, (ZEROS, ())]))
+
+
+def test_an_iterator_refuses_a_folder_of_something_else(tmp_path):
+    minimize_many(bowl, ZEROS, resume=tmp_path)
+    with pytest.raises(ValueError, match="more than an iterator's parts"):
+        minimize_many(bowl, iter([(ZEROS, ())]), resume=tmp_path)
+
+
+def test_an_objective_that_closes_over_what_vmap_maps():
+    found = jax.vmap(lambda a: minimize_many(lambda x: jnp.sum((x - a) ** 2), ZEROS).x[0])(jnp.arange(3.0))
+    assert_allclose(found, [[0, 0], [1, 1], [2, 2]], atol=1e-7)
+
+
+def test_in_axes_for_args_that_are_no_tuple():
+    args, axes = {"c": ZEROS + 1, "t": np.float64(2)}, {"c": 0, "t": None}
+    found = minimize_many(lambda x, a: jnp.sum((x - a["c"] * a["t"]) ** 2), ZEROS, args, in_axes=(0, axes, None))
+    assert_allclose(found.x, 2, atol=1e-7)
+
+
+def test_a_mesh_compiles_once():
+    traces = []
+
+    def traced(x):
+        traces.append(x)
+        return jnp.sum(x**2)
+
+    for _ in range(3):
+        minimize_many(traced, ZEROS, mesh=jax.make_mesh((1,), ("fits",)))
+    assert len(traces) == 1
