@@ -21,6 +21,7 @@ from .arguments import (
     check_args,
     check_bounds,
     check_gradient,
+    check_memory_size,
     check_options,
     check_x0,
     inside_jit,
@@ -147,15 +148,12 @@ def check_statics(fun: Any, memory_size: Any) -> tuple[Callable, int]:
     """fun, as something that can be hashed, and memory_size, if they can be right."""
     if not callable(fun):
         raise TypeError(f"fun must be a function of x, got {type(fun).__name__}")
-    if isinstance(memory_size, bool) or not isinstance(memory_size, (int, np.integer)):
-        raise TypeError(f"memory_size must be an integer, got {type(memory_size).__name__}")
-    if memory_size < 1:
-        raise ValueError(f"memory_size must be at least 1, got {memory_size}")
+    memory_size = check_memory_size(memory_size)
     try:
         hash(fun)
     except TypeError:  # an instance with arrays in it, say
         fun = fun.__call__
-    return fun, int(memory_size)
+    return fun, memory_size
 
 
 def _solve(
