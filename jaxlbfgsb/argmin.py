@@ -215,7 +215,7 @@ def opening(x: Vector, box: Box | None, options: Options, memory_size: int) -> S
     status = traced_status(x, box, options)
     start = init(x, box, memory_size)
     begin = jnp.where(status == Status.RUNNING, start.iterate.x, x)  # with bounds that cross there is no projection
-    return start._replace(status=status, iterate=start.iterate._replace(x=begin))
+    return start._replace(x=begin, status=status, iterate=start.iterate._replace(x=begin))
 
 
 def advance(objective: Callable, carry: tuple[State, PyTree], box: Box | None, options: Options) -> Any:

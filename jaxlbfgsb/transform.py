@@ -3,11 +3,11 @@
     params ─▶ value, grads ─▶ update ─▶ params + updates        the point that the solver asks for, within rounding
 
 The solver asks for x̂. What is evaluated is what the loop makes of it, fl(p + u) in each leaf's dtype: the u is looked
-for whose sum is inside the box and nearest to x̂. Where |x̂| is much less than |p|, or the dtype narrow, it may miss x̂;
-the solver is told where f and g really were, so that slopes and pairs are those of the step that was made.
+for whose sum is in the box and nearest to x̂. Where |x̂| is much less than |p|, or the dtype narrow, it misses x̂; the
+solver is told where f and g really were, and its slopes and pairs are those of the step that was made.
 
-A bound that is missed by such rounding is hit by the next step, as p is then next to it. If there is no next step, the
-run having converged, one more evaluation, at the bound, closes it.
+A bound that is missed so is asked for again, at any step of the next search: p is then next to it and hits it. If the
+run has converged and there is no next search, one more evaluation, at the bound, closes it.
 """
 
 from __future__ import annotations
@@ -20,32 +20,36 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
-from . import linesearch, solver
-from .argmin import ravel
-from .arguments import check_memory_size, check_options, check_sides, traced_status
-from .box import Box, Scalar, Vector
-from .solver import Options, State, continue_from
+from . import solver
+from .argmin import opening, ravel
+from .arguments import check_memory_size, check_options, check_sides
+from .box import Box, Scalar, Vector, projected_gradient
+from .solver import Iterate, Options, State
 from .status import Status
 
 if TYPE_CHECKING:
     import optax
 
+CALL = "call update(grads, state, params, value=value), with the value and the gradient of the loss at params"
+
 
 class LbfgsbState(NamedTuple):
-    """State of `lbfgsb`. `optax.tree.get(state, name)` reads it, also inside chain, masked and the like.
+    """State of `lbfgsb`; `optax.tree.get(state, name)` reads it, also from inside a chain, masked or partition.
 
     Attributes:
       count: updates so far, `()`.
-      value: f at the params that the last updates lead to, `()`: inf while it waits to be evaluated, so
-        `optax.value_and_grad_from_state` evaluates it; at the end the least. The least so far is `f`, of the solver.
-      grad: the gradient at the best accepted params, like params.
+      value: f at the params that the last updates lead to, `()`: inf as long as that is yet to be evaluated, which
+        tells `optax.value_and_grad_from_state` to do so. The least f so far is `f`, of the solver.
+      done: whether the run has ended and the last updates lead to its best params, `()`.
+      grad: the gradient at the best params so far, like params.
       missed: coordinates of these that were sent to a bound and ended next to it, `(n,)`.
-      solver: the solver's own state, on flat vectors: with `status`, `iterations`, `evaluations`, `residual`, `f`.
+      solver: the solver's own state, on flat vectors, with `f`, `iterations`, `evaluations`, `residual`, `status`.
     """
 
     # every evaluation
     count: Int[Array, ""]
     value: Scalar
+    done: Bool[Array, ""]
     # every iteration
     grad: PyTree
     missed: Bool[Array, " n"]
@@ -56,20 +60,21 @@ class LbfgsbState(NamedTuple):
 def lbfgsb(
     lower: PyTree = None, upper: PyTree = None, *, memory_size: int = 10, options: Options = Options()
 ) -> optax.GradientTransformationExtraArgs:
-    """An optax transformation that minimizes over lower ≤ params ≤ upper, by L-BFGS-B, one evaluation a step.
+    """An optax transformation that minimizes over lower ≤ params ≤ upper by L-BFGS-B, with one evaluation a step.
 
-    `update(grads, state, params, value=value)` takes the value and gradient at params and returns updates for which
-    `optax.apply_updates(params, updates)` is inside the bounds, bit for bit, and is what `minimize` would evaluate next
-    or the nearest point to it that can be reached so. It may be worse than the last: `best_params` has the best so far.
-    When the run has ended (`is_done`) the updates lead there, and are zero from then on.
+    `update(grads, state, params, value=value)` takes the value and the gradient at params. Its updates are such that
+    `optax.apply_updates(params, updates)` is inside the bounds, bit for bit, and is what `minimize` would evaluate next,
+    or else the nearest point to it that can be reached by such a sum. That point may be worse than the last:
+    `best_params` has the best so far. When the run has ended the updates lead there; then `is_done` holds, and they are
+    zero.
 
-    It has to be the last of an `optax.chain`, and what comes before it has to leave gradients as they are. Extra
-    keywords, as `grad` and `value_fn` of optax.lbfgs, are ignored. Params that begin outside the bounds are first moved
-    inside, and what was evaluated outside is not used.
+    It has to be the last of an `optax.chain`, and what comes before it has to leave gradients as they are. Other
+    keywords, as `grad` and `value_fn` of optax.lbfgs, are ignored. Params that begin outside the bounds are moved
+    inside first, and what was evaluated outside is not used.
 
     Args:
       lower, upper: each a prefix of params' tree with arrays that broadcast to its leaves, None or ±inf where there is
-        none. Cast to the leaf's dtype, which makes the box. Bounds of frozen parameters are left out.
+        none. Cast to the leaf's dtype, which makes the box.
       memory_size: how many pairs (Δx, Δg) the model of the Hessian remembers.
       options: when to stop; see `Options`.
 
@@ -78,7 +83,7 @@ def lbfgsb(
       them, at least float32. Values and gradients have to be those of one smooth function: no mini-batches.
 
     Raises:
-      TypeError, ValueError: for an argument that cannot be right; the message names it and what to pass.
+      TypeError, ValueError: for an argument that cannot be right; the message says what to pass.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -102,66 +107,58 @@ def lbfgsb(
 
     def init(params: PyTree) -> LbfgsbState:
         params = _check_params(params)
-        box = _box(lower, upper, params)
         x, _ = ravel(params)
-        start = solver.init(x, box, memory_size)
-        status = traced_status(x, box, options)
-        begin = jnp.where(status == Status.RUNNING, start.x, x)  # with bounds that cross there is no projection
-        start = start._replace(x=begin, iterate=start.iterate._replace(x=begin), status=status)
-        value = jnp.full((), jnp.inf, x.dtype)
-        return LbfgsbState(jnp.zeros((), int), value, jax.tree.map(jnp.zeros_like, params), x != x, start)
+        run = opening(x, _box(lower, upper, params), options, memory_size)
+        return LbfgsbState(
+            count=jnp.zeros((), int),
+            value=jnp.full((), jnp.inf, x.dtype),
+            done=run.status != Status.RUNNING,
+            grad=jax.tree.map(jnp.zeros_like, params),
+            missed=jnp.zeros(x.shape, bool),
+            solver=run,
+        )
 
     def update(
         updates: PyTree, state: LbfgsbState, params: PyTree = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, LbfgsbState]:
         params, grads, value = _check_update(updates, state, params, value)
-        box = _box(lower, upper, params)
-        (x, unravel), (g, _) = ravel(params), ravel(grads)
-        run, missed = _advance(state.solver, state.missed, x, value.astype(x.dtype), g.astype(x.dtype), box, options)
-        updates, exact = _reach(params, _asked(run, missed, box), box)
-        known = jnp.where((run.status != Status.RUNNING) & exact, run.iterate.f, jnp.inf)
-        return updates, LbfgsbState(state.count + 1, known, unravel(run.iterate.g), missed, run)
+        return _update(params, grads, value, state, _box(lower, upper, params), options)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def is_done(state: PyTree) -> Bool[Array, ""]:
-    """True when the run has ended: params are the best found as soon as the updates are applied, and stay so.
+    """True when the run has ended and the params, with the last updates, are the best found; all later ones are zero.
 
     Args:
-      state: that of `lbfgsb`, or of a chain, masked or partition with it inside; of several, all have ended.
+      state: that of `lbfgsb`, or of a chain, masked or partition with it inside.
     """
-    return jnp.all(jnp.stack([found.solver.status != Status.RUNNING for found in _find(state)]))
+    return _find(state).done
 
 
 def best_params(state: PyTree, params: PyTree) -> PyTree:
-    """The params with all that `lbfgsb` moves where f was least so far: at the last iterate it accepted.
+    """The params where f was least so far: those of the last iterate that was accepted.
 
     Args:
       state: that of `lbfgsb`, or of a chain, masked or partition with it inside.
       params: as in the loop; frozen ones are taken from here.
     """
-    for found in _find(state):
-        best = ravel(found.grad)[1](found.solver.iterate.x)
-        params = jax.tree.map(lambda b, p: p if _is_masked(b) else b, best, params, is_leaf=_is_masked)
-    return params
+    found = _find(state)
+    best = ravel(found.grad)[1](found.solver.iterate.x)
+    return jax.tree.map(lambda b, p: p if _is_masked(b) else b, best, params, is_leaf=_is_masked)
 
 
-def _find(state: PyTree) -> list[LbfgsbState]:
+def _find(state: PyTree) -> LbfgsbState:
     is_ours = lambda node: isinstance(node, LbfgsbState)
     found = [node for node in jax.tree.leaves(state, is_leaf=is_ours) if is_ours(node)]
-    if not found:
-        raise ValueError("state must hold that of lbfgsb: pass what init or update of the optimizer returned")
-    return found
+    if len(found) != 1:
+        raise ValueError(
+            f"state must hold that of one lbfgsb, got {len(found)}: pass what init or update of the optimizer returned"
+        )
+    return found[0]
 
 
-# What update is given
-
-
-def _is_masked(node: Any) -> bool:
-    import optax
-
-    return isinstance(node, optax.MaskedNode)
+# What init and update are given
 
 
 def _check_params(params: PyTree) -> PyTree:
@@ -171,7 +168,7 @@ def _check_params(params: PyTree) -> PyTree:
         if not jnp.issubdtype(dtype, jnp.floating):
             raise ValueError(
                 f"params{jax.tree_util.keystr(path)} must be a real floating-point array, got {dtype}; "
-                "leave it out, with optax.masked or optax.partition"
+                "freeze it with optax.masked or optax.partition"
             )
     params = jax.tree.map(jnp.asarray, params)
     if sum(leaf.size for leaf in jax.tree.leaves(params)) == 0:
@@ -180,16 +177,17 @@ def _check_params(params: PyTree) -> PyTree:
 
 
 def _check_update(grads: PyTree, state: LbfgsbState, params: PyTree, value: Any) -> tuple[PyTree, PyTree, Scalar]:
-    call = "pass update(grads, state, params, value=value), the value and grads being those at params"
-    if params is None:
-        raise ValueError(f"params are missing: {call}")
-    if value is None:
-        raise ValueError(f"value is missing: {call}")
+    """params, grads and value as JAX arrays, params and grads like the params that init was given."""
     if not isinstance(state, LbfgsbState):
-        raise ValueError(f"state must be what init or update returned, got {type(state).__name__}: {call}")
-    params, value = _check_params(params), jnp.asarray(value)
+        raise ValueError(f"state must be what init or update returned, got {type(state).__name__}: {CALL}")
+    if params is None:
+        raise ValueError(f"params are missing: {CALL}")
+    if value is None:
+        raise ValueError(f"value is missing: {CALL}")
+    value = jnp.asarray(value)
     if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ValueError(f"value must be a real floating-point scalar, got {value.dtype}{list(value.shape)}: {call}")
+        raise ValueError(f"value must be a real floating-point scalar, got {value.dtype}{list(value.shape)}: {CALL}")
+    params, grads = _check_params(params), jax.tree.map(jnp.asarray, grads)
     for name, tree in ("params", params), ("grads", grads):
         if jax.tree.structure(tree) != jax.tree.structure(state.grad):
             raise ValueError(
@@ -203,13 +201,19 @@ def _check_update(grads: PyTree, state: LbfgsbState, params: PyTree, value: Any)
                     f"{name}{jax.tree_util.keystr(path)} must be as init was given it, {like.dtype}{list(like.shape)}, "
                     f"got {leaf.dtype}{list(leaf.shape)}"
                 )
-    return params, jax.tree.map(jnp.asarray, grads), value
+    return params, grads, value
 
 
 def _box(lower: PyTree, upper: PyTree, params: PyTree) -> Box | None:
     """The bounds, cast to each leaf's dtype, on the flat vector; None if nothing is bounded."""
     lower, upper = check_sides(*(_without_masked(side, params) for side in (lower, upper)), params, "params")
     return None if lower is None else Box(*(ravel(jax.tree.map(_compact, side))[0] for side in (lower, upper)))
+
+
+def _is_masked(node: Any) -> bool:
+    import optax
+
+    return isinstance(node, optax.MaskedNode)
 
 
 def _without_masked(bound: PyTree, params: PyTree) -> PyTree:
@@ -221,7 +225,7 @@ def _without_masked(bound: PyTree, params: PyTree) -> PyTree:
 
 
 def _compact(bound: Any) -> Array:
-    """The bound as an array of JAX, that is made of the numbers given: a program keeps every constant it is made of."""
+    """The bound as an array of JAX, made of the numbers that were given: a program keeps each constant it is made of."""
     if isinstance(bound, np.ndarray):
         few = bound[tuple(slice(None) if stride else slice(1) for stride in bound.strides)]
         return jnp.broadcast_to(few, bound.shape)
@@ -231,60 +235,63 @@ def _compact(bound: Any) -> Array:
 # One step
 
 
+@jax.jit
+def _update(
+    params: PyTree, grads: PyTree, value: Scalar, state: LbfgsbState, box: Box | None, options: Options
+) -> tuple[PyTree, LbfgsbState]:
+    """The updates and the state after them. Jitted, as JAX would compile each branch again in every step outside."""
+    (x, unravel), (g, _) = ravel(params), ravel(grads)
+    run, missed = _advance(state.solver, state.missed, x, value.astype(x.dtype), g.astype(x.dtype), box, options)
+    updates, distance = _reach(params, run.x, box)
+    updates = jax.tree.map(lambda u: jnp.where(state.done, jnp.zeros_like(u), u), updates)
+    arrived = (distance == 0) & jnp.all(run.x == run.iterate.x)
+    still = jnp.all(ravel(updates)[0] == 0)  # no sum is nearer, as where the difference is too small for its dtype
+    done = (run.status != Status.RUNNING) & (arrived | still)
+    value = jnp.where(done, run.iterate.f, jnp.inf)
+    return updates, LbfgsbState(state.count + 1, value, done, unravel(run.iterate.g), missed, run)
+
+
 def _advance(
     run: State, missed: Bool[Array, " n"], x: Vector, f: Scalar, g: Vector, box: Box | None, options: Options
 ) -> tuple[State, Bool[Array, " n"]]:
     """The solver's state after f and g at x, and the coordinates of its iterate that missed their bound."""
     if box is None:
         return solver.update(run, f, g, None, options, x), missed
-    old, asked = run.iterate, _asked(run, missed, box)
-    running = (run.status == Status.RUNNING) & jnp.all((box.lower <= x) & (x <= box.upper))  # else x is brought inside
-    closing = running & (run.evaluations > 0) & (linesearch.unpack(run.search).start.slope == 0)
-    ftol, _ = options.tolerances(f.dtype)
-    worse = closing & ~(f - old.f <= ftol * jnp.maximum(jnp.abs(old.f), 1))  # as where f is NaN on the bound
-    fed = run._replace(status=jnp.where(running & ~worse, run.status, jnp.asarray(Status.REDUCTION)))
+    running, inside = run.status == Status.RUNNING, jnp.all((box.lower <= x) & (x <= box.upper))
+    fed = run._replace(status=jnp.where(inside, run.status, jnp.asarray(Status.REDUCTION)))  # an ended state stays
     new = solver.update(fed, f, g, box, options, x)
-    status = jnp.where(closing & (new.status == Status.RUNNING), jnp.asarray(Status.REDUCTION), new.status)
-    status = jnp.where(running, status, run.status)
-    accepted = running & jnp.all(new.iterate.x == x)
-    aimed = accepted & (run.evaluations > 0)
-    missed = jnp.where(aimed, ((asked == box.lower) | (asked == box.upper)) & (x != asked), missed)
 
-    # The end, but not on a bound that was asked for: close it there, if there is a step from here.
-    bound = _near(x, box)
-    active = missed & (x != old.x) & jnp.where(bound == box.lower, g > 0, g < 0)
-    short = accepted & (status != Status.RUNNING) & (status <= Status.EVALUATIONS) & jnp.any(active)
-    again = continue_from(new._replace(status=jnp.where(short, status, jnp.asarray(Status.RUNNING))), box)
-    ended = jnp.where(status == Status.RUNNING, new.x, new.iterate.x)
-    return again._replace(
-        x=jnp.where(short, jnp.where(active, bound, x), jnp.where(running, ended, run.x)),
-        status=jnp.where(short, jnp.asarray(Status.RUNNING), status),
-        evaluations=run.evaluations + running.astype(run.evaluations.dtype),
+    # A bound that the iterate missed is asked for until the model leaves it: by the next search, or after the end.
+    sent = (run.x == box.lower) | (run.x == box.upper)
+    missed = jnp.where(new.iterations > run.iterations, sent & (x != run.x), missed)
+    old = new.iterate
+    bound = jnp.where(old.x - box.lower <= box.upper - old.x, box.lower, box.upper)
+    ahead = jnp.where(missed & (new.target == bound), bound, new.x)
+
+    # After the end: the step onto such bounds lowers f or changes it by rounding, unless f is not smooth there.
+    closing = ~running & jnp.all(x == run.x) & jnp.any(x != old.x)
+    residual = jnp.max(jnp.abs(projected_gradient(x, g, box)))
+    rounding = jnp.finfo(f.dtype).eps ** 0.5 * jnp.maximum(jnp.abs(old.f), 1)
+    hit = closing & (f - old.f <= rounding) & jnp.isfinite(residual)
+    iterate = Iterate(*(jnp.where(hit, here, was) for here, was in zip((x, f, g), old, strict=True)))
+    return new._replace(
+        x=jnp.where(running & inside, ahead, jnp.where(closing, iterate.x, run.x)),
+        iterate=iterate,
+        residual=jnp.where(hit, residual, new.residual),
+        evaluations=new.evaluations + closing.astype(new.evaluations.dtype),
+        status=jnp.where(inside, new.status, run.status),
     ), missed
 
 
-def _asked(run: State, missed: Bool[Array, " n"], box: Box | None) -> Vector:
-    """Where f and g are wanted next: `run.x`, but on the bounds that the iterate missed and is sent to again."""
-    if box is None:
-        return run.x
-    bound = _near(run.iterate.x, box)
-    return jnp.where(missed & (run.target == bound) & (run.status == Status.RUNNING), bound, run.x)
-
-
-def _near(x: Vector, box: Box) -> Vector:
-    """The nearer bound."""
-    return jnp.where(x - box.lower <= box.upper - x, box.lower, box.upper)
-
-
-def _reach(params: PyTree, asked: Vector, box: Box | None) -> tuple[PyTree, Bool[Array, ""]]:
-    """The updates that lead as near to the point asked for as params + updates can, and whether they lead to it."""
+def _reach(params: PyTree, asked: Vector, box: Box | None) -> tuple[PyTree, Scalar]:
+    """The updates that lead as near to the point asked for as params + updates can, and how far from it that is."""
     leaves, structure = jax.tree.flatten(params)
     _, parts = ravel([leaf.astype(asked.dtype) for leaf in leaves])
     far = jnp.full_like(asked, jnp.inf)
     low, high = (-far, far) if box is None else box
     steps = list(map(_step_to, leaves, parts(asked), parts(low), parts(high)))
-    exact = jnp.all(jnp.stack([jnp.all(miss == 0) for _, miss in steps]))
-    return jax.tree.unflatten(structure, [step for step, _ in steps]), exact
+    distance = jnp.max(jnp.stack([jnp.max(miss, initial=0) for _, miss in steps]))
+    return jax.tree.unflatten(structure, [step for step, _ in steps]), distance
 
 
 def _step_to(p: Array, asked: Array, low: Array, high: Array) -> tuple[Array, Array]:
