@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int, PyTree
 
 from . import solver
@@ -109,14 +111,15 @@ def lbfgsb(
         params = _check_params(params)
         x, _ = ravel(params)
         run = opening(x, _box(lower, upper, params), options, memory_size)
-        return LbfgsbState(
+        state = LbfgsbState(
             count=jnp.zeros((), int),
             value=jnp.full((), jnp.inf, x.dtype),
-            done=run.status != Status.RUNNING,
-            grad=jax.tree.map(jnp.zeros_like, params),
+            done=(run.status != Status.RUNNING).astype(bool),  # typed, as later ones are
+            grad=None,
             missed=jnp.zeros(x.shape, bool),
             solver=run,
         )
+        return _placed(state, x)._replace(grad=jax.tree.map(jnp.zeros_like, params))
 
     def update(
         updates: PyTree, state: LbfgsbState, params: PyTree = None, *, value: Any = None, **extra: Any
@@ -133,7 +136,7 @@ def is_done(state: PyTree) -> Bool[Array, ""]:
     Args:
       state: that of `lbfgsb`, or of a chain, masked or partition with it inside.
     """
-    return _find(state).done
+    return jnp.asarray(_find(state).done)
 
 
 def best_params(state: PyTree, params: PyTree) -> PyTree:
@@ -232,6 +235,19 @@ def _compact(bound: Any) -> Array:
     return bound
 
 
+def _placed(state: LbfgsbState, x: Vector) -> LbfgsbState:
+    """The state with its vectors on the devices of x, as a step will leave them: one program then serves all steps."""
+    sharding = None if isinstance(x, Tracer) else x.sharding
+    if not isinstance(sharding, NamedSharding):
+        return state
+
+    def place(leaf: Array) -> Array:
+        axes = (*[None] * (leaf.ndim - 1), *sharding.spec) if leaf.shape[-1:] == x.shape else ()
+        return jax.device_put(leaf, NamedSharding(sharding.mesh, PartitionSpec(*axes)))
+
+    return jax.tree.map(place, state)
+
+
 # One step
 
 
@@ -240,7 +256,7 @@ def _update(
     params: PyTree, grads: PyTree, value: Scalar, state: LbfgsbState, box: Box | None, options: Options
 ) -> tuple[PyTree, LbfgsbState]:
     """The updates and the state after them. Jitted, as JAX would compile each branch again in every step outside."""
-    (x, unravel), (g, _) = ravel(params), ravel(grads)
+    (x, _), (g, _) = ravel(params), ravel(grads)
     run, missed = _advance(state.solver, state.missed, x, value.astype(x.dtype), g.astype(x.dtype), box, options)
     updates, distance = _reach(params, run.x, box)
     updates = jax.tree.map(lambda u: jnp.where(state.done, jnp.zeros_like(u), u), updates)
@@ -248,7 +264,9 @@ def _update(
     still = jnp.all(ravel(updates)[0] == 0)  # no sum is nearer, as where the difference is too small for its dtype
     done = (run.status != Status.RUNNING) & (arrived | still)
     value = jnp.where(done, run.iterate.f, jnp.inf)
-    return updates, LbfgsbState(state.count + 1, value, done, unravel(run.iterate.g), missed, run)
+    best = ~state.done & jnp.all(run.iterate.x == x)
+    grad = jax.tree.map(lambda new, was: jnp.where(best, new.astype(was.dtype), was), grads, state.grad)
+    return updates, LbfgsbState(state.count + 1, value, done, grad, missed, run)
 
 
 def _advance(
