@@ -266,10 +266,10 @@ def _(primals: tuple, tangents: tuple) -> tuple:
 
 
 def ravel(tree: PyTree) -> tuple[Vector, Callable[[Vector], PyTree]]:
-    """The leaves as one vector in the widest of their dtypes, and the way back, each leaf in its own."""
+    """The leaves as one vector in the widest of their dtypes, at least float32, and the way back, each in its own."""
     leaves, structure = jax.tree.flatten(tree)
     shapes, dtypes = [leaf.shape for leaf in leaves], [leaf.dtype for leaf in leaves]
-    dtype = max(dtypes, key=lambda dtype: dtype.itemsize)
+    dtype = max([np.dtype(np.float32), *dtypes], key=lambda dtype: dtype.itemsize)
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
 
     def unravel(x: Vector) -> PyTree:
