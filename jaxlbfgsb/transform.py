@@ -41,9 +41,9 @@ class LbfgsbState(NamedTuple):
     Attributes:
       count: updates so far, `()`.
       value: f at the params that the last updates lead to, `()`: inf as long as that is yet to be evaluated, which
-        tells `optax.value_and_grad_from_state` to do so. The least f so far is `f`, of the solver.
-      done: whether the run has ended and the last updates lead to its best params, `()`.
-      grad: the gradient at the best params so far, like params.
+        tells `optax.value_and_grad_from_state` to do so. That at the last iterate accepted is `f`, of the solver.
+      done: whether the run has ended and the last updates lead to the last iterate, `()`.
+      grad: the gradient at the last iterate accepted, like params.
       missed: coordinates of these that were sent to a bound and ended next to it, `(n,)`.
       solver: the solver's own state, on flat vectors, with `f`, `iterations`, `evaluations`, `residual`, `status`.
     """
@@ -66,13 +66,13 @@ def lbfgsb(
 
     `update(grads, state, params, value=value)` takes the value and the gradient at params. Its updates are such that
     `optax.apply_updates(params, updates)` is inside the bounds, bit for bit, and is what `minimize` would evaluate next,
-    or else the nearest point to it that can be reached by such a sum. That point may be worse than the last:
-    `best_params` has the best so far. When the run has ended the updates lead there; then `is_done` holds, and they are
-    zero.
+    or else the nearest point to it that can be reached by such a sum. That point may be worse than the last: the
+    iterates, those that are accepted, only get better, and `best_params` has the last of them. When the run has ended
+    the updates lead there; then `is_done` holds, and they are zero.
 
     It has to be the last of an `optax.chain`, and what comes before it has to leave gradients as they are. Other
     keywords, as `grad` and `value_fn` of optax.lbfgs, are ignored. Params that begin outside the bounds are moved
-    inside first, and what was evaluated outside is not used.
+    inside first, which may take two sums, and what is evaluated outside is not used.
 
     Args:
       lower, upper: each a prefix of params' tree with arrays that broadcast to its leaves, None or ±inf where there is
@@ -131,7 +131,7 @@ def lbfgsb(
 
 
 def is_done(state: PyTree) -> Bool[Array, ""]:
-    """True when the run has ended and the params, with the last updates, are the best found; all later ones are zero.
+    """True when the run has ended and the params, with the last updates, are the best; all later updates are zero.
 
     Args:
       state: that of `lbfgsb`, or of a chain, masked or partition with it inside.
@@ -140,7 +140,7 @@ def is_done(state: PyTree) -> Bool[Array, ""]:
 
 
 def best_params(state: PyTree, params: PyTree) -> PyTree:
-    """The params where f was least so far: those of the last iterate that was accepted.
+    """The best params so far: those of the last iterate that was accepted.
 
     Args:
       state: that of `lbfgsb`, or of a chain, masked or partition with it inside.

