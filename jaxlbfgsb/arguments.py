@@ -48,7 +48,7 @@ def check_bounds(bounds: Any, x0: PyTree) -> tuple[PyTree, PyTree]:
     elif not isinstance(bounds, tuple) or len(bounds) != 2:
         found = f"a tuple of {len(bounds)}" if isinstance(bounds, tuple) else type(bounds).__name__
         raise ValueError(f"bounds: {BOTH_SPELLINGS}; got {found}")
-    return check_sides(*bounds, x0, "x0", f"; {BOTH_SPELLINGS}")
+    return check_sides(bounds[0], bounds[1], x0, "x0", f"; {BOTH_SPELLINGS}")
 
 
 def check_sides(lower: PyTree, upper: PyTree, x0: PyTree, of: str, hint: str = "") -> tuple[PyTree, PyTree]:

@@ -195,9 +195,7 @@ def update(
     )
 
 
-def _displacement(
-    state: State, search: Search, x: Vector | None
-) -> tuple[Vector, Vector, Search, Bool[Array, ""]]:
+def _displacement(state: State, search: Search, x: Vector | None) -> tuple[Vector, Vector, Search, Bool[Array, ""]]:
     """The point evaluated, the direction that leads to it, the search along that, and whether x did not move at all.
 
     Where x is not the point that was asked for, Δx / step is the direction: the slopes and the pair are those of Δx.

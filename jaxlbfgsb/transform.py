@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from . import solver
 from .argmin import opening, ravel
@@ -49,7 +49,7 @@ class LbfgsbState(NamedTuple):
     """
 
     # every evaluation
-    count: Int[Array, ""]
+    count: Any  # an integer array; tuples have a method of this name, with another type
     value: Scalar
     done: Bool[Array, ""]
     # every iteration
@@ -65,10 +65,10 @@ def lbfgsb(
     """An optax transformation that minimizes over lower ≤ params ≤ upper by L-BFGS-B, with one evaluation a step.
 
     `update(grads, state, params, value=value)` takes the value and the gradient at params. Its updates are such that
-    `optax.apply_updates(params, updates)` is inside the bounds, bit for bit, and is what `minimize` would evaluate next,
-    or else the nearest point to it that can be reached by such a sum. That point may be worse than the last: the
-    iterates, those that are accepted, only get better, and `best_params` has the last of them. When the run has ended
-    the updates lead there; then `is_done` holds, and they are zero.
+    `optax.apply_updates(params, updates)` is inside the bounds, bit for bit, and is the point that `minimize` would
+    evaluate next, or the nearest to it that such a sum can reach. It may be worse than the last: what only gets better
+    is the iterates, those points that are accepted, and `best_params` has the last of them. When the run has ended the
+    updates lead there, `is_done` holds, and later updates are zero.
 
     It has to be the last of an `optax.chain`, and what comes before it has to leave gradients as they are. Other
     keywords, as `grad` and `value_fn` of optax.lbfgs, are ignored. Params that begin outside the bounds are moved
@@ -122,7 +122,7 @@ def lbfgsb(
         return _placed(state, x)._replace(grad=jax.tree.map(jnp.zeros_like, params))
 
     def update(
-        updates: PyTree, state: LbfgsbState, params: PyTree = None, *, value: Any = None, **extra: Any
+        updates: PyTree, state: Any, params: PyTree = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, LbfgsbState]:
         params, grads, value = _check_update(updates, state, params, value)
         return _update(params, grads, value, state, _box(lower, upper, params), options)
@@ -152,8 +152,8 @@ def best_params(state: PyTree, params: PyTree) -> PyTree:
 
 
 def _find(state: PyTree) -> LbfgsbState:
-    is_ours = lambda node: isinstance(node, LbfgsbState)
-    found = [node for node in jax.tree.leaves(state, is_leaf=is_ours) if is_ours(node)]
+    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, LbfgsbState))
+    found = [node for node in leaves if isinstance(node, LbfgsbState)]
     if len(found) != 1:
         raise ValueError(
             f"state must hold that of one lbfgsb, got {len(found)}: pass what init or update of the optimizer returned"
@@ -179,7 +179,7 @@ def _check_params(params: PyTree) -> PyTree:
     return params
 
 
-def _check_update(grads: PyTree, state: LbfgsbState, params: PyTree, value: Any) -> tuple[PyTree, PyTree, Scalar]:
+def _check_update(grads: PyTree, state: Any, params: PyTree, value: Any) -> tuple[PyTree, PyTree, Scalar]:
     """params, grads and value as JAX arrays, params and grads like the params that init was given."""
     if not isinstance(state, LbfgsbState):
         raise ValueError(f"state must be what init or update returned, got {type(state).__name__}: {CALL}")
@@ -209,7 +209,8 @@ def _check_update(grads: PyTree, state: LbfgsbState, params: PyTree, value: Any)
 
 def _box(lower: PyTree, upper: PyTree, params: PyTree) -> Box | None:
     """The bounds, cast to each leaf's dtype, on the flat vector; None if nothing is bounded."""
-    lower, upper = check_sides(*(_without_masked(side, params) for side in (lower, upper)), params, "params")
+    lower, upper = _without_masked(lower, params), _without_masked(upper, params)
+    lower, upper = check_sides(lower, upper, params, "params")
     return None if lower is None else Box(*(ravel(jax.tree.map(_compact, side))[0] for side in (lower, upper)))
 
 
@@ -228,7 +229,7 @@ def _without_masked(bound: PyTree, params: PyTree) -> PyTree:
 
 
 def _compact(bound: Any) -> Array:
-    """The bound as an array of JAX, made of the numbers that were given: a program keeps each constant it is made of."""
+    """The bound as an array of JAX, made of the numbers given alone: a program holds each constant in full."""
     if isinstance(bound, np.ndarray):
         few = bound[tuple(slice(None) if stride else slice(1) for stride in bound.strides)]
         return jnp.broadcast_to(few, bound.shape)
