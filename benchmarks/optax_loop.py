@@ -105,21 +105,18 @@ def measure(problem: Problem) -> list[tuple[bool, int, float]]:
 
 def report(title: str, problems: list[Problem]) -> None:
     rows = [measure(problem) for problem in problems]
-    both = [row for row in rows if row[0][0] and row[1][0]]
+    both = np.array([row for row in rows if row[0][0] and row[1][0]])
     print(f"\n{title}: {len(rows)} problems, {len(both)} solved by both\n")
-    print("| | solved | evaluations | ms | µs an evaluation |")
-    print("|---|---|---|---|---|")
+    print("| | solved | evaluations, in all | ms, in all |")
+    print("|---|---|---|---|")
     for which, name in enumerate(("lbfgsb", "optax.lbfgs")):
-        evaluations, seconds = (np.array([row[which][part] for row in both]) for part in (1, 2))
-        print(f"| {name}, sums | {sum(row[which][0] for row in rows)} | {evaluations.sum()} | {seconds.sum() * 1e3:.1f} "
-              f"| {seconds.sum() / evaluations.sum() * 1e6:.1f} |")  # fmt: skip
-    ratios = np.array([[row[1][part] / row[0][part] for part in (1, 2)] for row in both])
-    print(
-        f"\noptax.lbfgs / lbfgsb, medians: evaluations {np.median(ratios[:, 0]):.2f}, time {np.median(ratios[:, 1]):.2f}"
-    )
-    for name, which in ("lbfgsb", 0), ("optax.lbfgs", 1):
+        solved, (_, evaluations, seconds) = sum(row[which][0] for row in rows), both[:, which].sum(0)
+        print(f"| {name} | {solved} | {evaluations:.0f} | {seconds * 1e3:.1f} |")
+    _, evaluations, seconds = np.median(both[:, 1] / both[:, 0], 0)
+    print(f"\nMedian of optax.lbfgs / lbfgsb: evaluations {evaluations:.2f}, time {seconds:.2f}")
+    for which, name in enumerate(("lbfgsb", "optax.lbfgs")):
         unsolved = [problem.name for problem, row in zip(problems, rows, strict=True) if not row[which][0]]
-        print(f"not solved by {name}: {', '.join(unsolved) or 'none'}")
+        print(f"Not solved by {name}: {', '.join(unsolved) or 'none'}")
 
 
 if __name__ == "__main__":
