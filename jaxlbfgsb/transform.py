@@ -257,8 +257,9 @@ def _update(
     params: PyTree, grads: PyTree, value: Scalar, state: LbfgsbState, box: Box | None, options: Options
 ) -> tuple[PyTree, LbfgsbState]:
     """The updates and the state after them. Jitted, as JAX would compile each branch again in every step outside."""
-    (x, _), (g, _) = ravel(params), ravel(grads)
-    run, missed = _advance(state.solver, state.missed, x, value.astype(x.dtype), g.astype(x.dtype), box, options)
+    dtype = state.solver.x.dtype
+    x, g = ravel(jax.tree.map(lambda p: _rounded(p.astype(dtype), p.dtype), params))[0], ravel(grads)[0]
+    run, missed = _advance(state.solver, state.missed, x, value.astype(dtype), g.astype(dtype), box, options)
     updates, distance = _reach(params, run.x, box)
     updates = jax.tree.map(lambda u: jnp.where(state.done, jnp.zeros_like(u), u), updates)
     arrived = (distance == 0) & jnp.all(run.x == run.iterate.x)
@@ -318,18 +319,20 @@ def _step_to(p: Array, asked: Array, low: Array, high: Array) -> tuple[Array, Ar
 
     The u nearest to asked - p may leave [low, high] by its own rounding or by that of the sum; a neighbour does not.
     """
-    kind = jnp.finfo(p.dtype)
-
-    def rounded(z: Array) -> Array:
-        # Not a cast there and back, which XLA may leave out. With twice the digits the sum is rounded as if once.
-        return jax.lax.reduce_precision(z, kind.nexp, kind.nmant)
+    start = _rounded(p.astype(asked.dtype), p.dtype)
 
     def tried(step: Array) -> tuple[Array, Array]:
-        end = rounded(p.astype(asked.dtype) + step.astype(asked.dtype))
+        end = _rounded(start + step.astype(asked.dtype), p.dtype)  # with twice the digits as if rounded once
         return step, jnp.where((low <= end) & (end <= high), jnp.abs(end - asked), jnp.inf)
 
     def nearer(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
         return jnp.where(b[1] < a[1], b[0], a[0]), jnp.minimum(a[1], b[1])
 
-    u = rounded(asked - p.astype(asked.dtype)).astype(p.dtype)
+    u = _rounded(asked - start, p.dtype).astype(p.dtype)
     return reduce(nearer, map(tried, (u, jnp.nextafter(u, jnp.inf), jnp.nextafter(u, -jnp.inf))))
+
+
+def _rounded(z: Array, dtype: jnp.dtype) -> Array:
+    """z with the digits of a narrower dtype, in its own: XLA may leave out a cast there and back."""
+    kind = jnp.finfo(dtype)
+    return jax.lax.reduce_precision(z, kind.nexp, kind.nmant)
