@@ -21,8 +21,8 @@ from jaxlbfgsb import Options, Status, best_params, is_done, lbfgsb, minimize, t
 # Problems whose counts change when the gradient is disturbed by 1e-15: there rounding decides.
 CHAOTIC = {"extended_powell_singular", "extended_rosenbrock", "discrete_boundary_value", "nist_mgh10",
            "minimal_surface", "ginzburg_landau", *(f"quadratic_1e{power}" for power in (4, 6, 8, 10))}  # fmt: skip
-QUICK = ["hs1", "hs2", "wood", "wood_boxed", "chained_rosenbrock_10", "hs110", "chained_rosenbrock_50",
-         "quadratic_1e2", "cvxbqp1"]  # fmt: skip
+QUICK = ["hs1", "hs2", "wood", "wood_boxed", "chained_rosenbrock_10", "hs110", "quadratic_1e2",
+         "cvxbqp1"]  # fmt: skip
 BFLOAT, HALF, SINGLE = jnp.bfloat16, jnp.float16, jnp.float32
 
 
@@ -153,7 +153,7 @@ def test_end_is_no_worse_than_that_of_minimize(name):
     assert listed(name).state.value <= f + 1e-8 * max(1, abs(f))
 
 
-@pytest.mark.parametrize("name", ["hs1", "chained_rosenbrock_50"])
+@pytest.mark.parametrize("name", ["hs1", "hs2", "quadratic_1e2"])
 def test_one_evaluation_a_step(name):
     assert len(listed(name).points) - listed(name).solver.evaluations in (0, 1)  # 1: the start was outside the bounds
 
@@ -238,7 +238,7 @@ LEAVES = pytest.mark.parametrize("dtypes", [(SINGLE,), (BFLOAT,), (BFLOAT, SINGL
 
 
 @LEAVES
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_params_are_never_outside_the_bounds_by_an_ulp(dtypes, seed):
     run, lower, upper = random_loop(seed, dtypes)
     for params in [*run.points, run.params]:
@@ -248,13 +248,13 @@ def test_params_are_never_outside_the_bounds_by_an_ulp(dtypes, seed):
 
 @LEAVES
 def test_updates_are_in_the_dtype_of_each_leaf(dtypes):
-    params = [jnp.ones(2, dtype) for dtype in dtypes]
+    params = [jnp.ones(12 // len(dtypes), dtype) for dtype in dtypes]
     updates, _ = lbfgsb(0.5).update(params, lbfgsb(0.5).init(params), params, value=1.0)
     assert [leaf.dtype for leaf in updates] == list(dtypes)
 
 
 @LEAVES
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_best_params_are_the_iterate_of_least_value(dtypes, seed):
     run, _, _ = random_loop(seed, dtypes)
     best = [jax.tree.all(jax.tree.map(jnp.array_equal, best_params(run.state, run.params), x)) for x in run.points]
@@ -264,7 +264,7 @@ def test_best_params_are_the_iterate_of_least_value(dtypes, seed):
 
 @LEAVES
 def test_loop_ends_near_the_minimum_that_the_dtype_allows(dtypes):
-    params = [jnp.full(3, 0.3, dtype) for dtype in dtypes]
+    params = [jnp.full(12 // len(dtypes), 0.3, dtype) for dtype in dtypes]
     run = loop(lambda x: bowl([leaf.astype(SINGLE) for leaf in x]), lbfgsb(None, 1.0), params)
     assert is_done(run.state)
     for leaf in run.params:
@@ -272,22 +272,22 @@ def test_loop_ends_near_the_minimum_that_the_dtype_allows(dtypes):
 
 
 def test_box_is_the_bounds_cast_to_the_dtype_of_the_leaf():
-    run = loop(lambda x: bowl(x.astype(SINGLE)), lbfgsb(upper=0.1), jnp.zeros(2, BFLOAT))
-    assert_array_equal(run.params, jnp.full(2, 0.1, BFLOAT))
+    run = loop(lambda x: bowl(x[0].astype(SINGLE)), lbfgsb(upper=0.1), [jnp.zeros(12, BFLOAT)])
+    assert_array_equal(run.params[0], jnp.full(12, 0.1, BFLOAT))
 
 
 def test_iterates_have_the_digits_of_the_params_where_a_program_of_many_steps_keeps_more():
     # In one jit XLA may hand the params of one step to the next before they are rounded.
     tx, start, scale = lbfgsb(0.1, 2.0), jnp.full(12, 1.37, BFLOAT), jnp.linspace(0.3, 3, 12, dtype=SINGLE)
 
-    def four_steps(x, state):
-        for _ in range(4):
+    def three_steps(x, state):
+        for _ in range(3):
             value, grads = jax.value_and_grad(lambda x: jnp.sum(scale * (x.astype(SINGLE) - scale + 1) ** 2))(x)
             updates, state = tx.update(grads, state, x, value=value)
             x = optax.apply_updates(x, updates)
         return x, state.solver.iterate.x
 
-    _, x = jax.jit(four_steps)(start, tx.init(start))
+    _, x = jax.jit(three_steps)(start, tx.init(start))
     assert_array_equal(x, x.astype(BFLOAT).astype(SINGLE))
 
 
@@ -369,6 +369,18 @@ def test_updates_are_zero_once_done(name, value):
     updates, state = tx.update(jnp.full_like(run.params, value), run.state, run.params, value=jnp.array(value, float))
     assert_array_equal(updates, 0)
     assert_identical(state._replace(count=run.state.count), run.state)
+
+
+def test_updates_are_zero_once_done_wherever_the_params_are():
+    tx, run = lbfgsb(-2.0, 0.8), plain()
+    assert_array_equal(tx.update(START, run.state, run.params - 0.5, value=jnp.array(0.0))[0], 0)
+
+
+def test_run_ends_next_to_a_bound_that_no_sum_can_reach():
+    # The differences of numbers next to the least that float64 has are too small for it: they count as 0.
+    run = loop(slope, lbfgsb(3e-308, 2.0), ONE, 100)
+    assert is_done(run.state)
+    assert ((run.params >= 3e-308) & (run.params < 1e-307)).all()
 
 
 def test_not_done_before_the_end():
@@ -467,6 +479,12 @@ def test_step_under_jit_is_traced_once():
     for _ in range(5):
         params, state = one(params, state)
     assert len(traced) == 1
+
+
+def test_program_holds_a_bound_that_is_a_number_as_a_number():
+    tx, x = lbfgsb(0.1, 2.0), jnp.ones(100_000)
+    program = jax.jit(tx.update).lower(x, tx.init(x), x, value=1.0)
+    assert len(program.as_text()) < 1_000_000
 
 
 def test_state_keeps_its_structure_shapes_and_dtypes():
