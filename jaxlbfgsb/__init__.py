@@ -6,19 +6,24 @@ from .fmin import fmin_l_bfgs_b, scipy_method
 from .many import minimize_many
 from .solver import Options, State, continue_from, init, run, step, update
 from .status import Status
+from .transform import LbfgsbState, best_params, is_done, lbfgsb
 from .uncertainty import covariance
 
 __version__ = "0.1.0"
 __all__ = [
     "Box",
+    "LbfgsbState",
     "Options",
     "Result",
     "State",
     "Status",
+    "best_params",
     "continue_from",
     "covariance",
     "fmin_l_bfgs_b",
     "init",
+    "is_done",
+    "lbfgsb",
     "minimize",
     "minimize_many",
     "run",

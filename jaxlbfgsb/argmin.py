@@ -21,6 +21,7 @@ from .arguments import (
     check_args,
     check_bounds,
     check_gradient,
+    check_memory_size,
     check_options,
     check_x0,
     inside_jit,
@@ -147,15 +148,12 @@ def check_statics(fun: Any, memory_size: Any) -> tuple[Callable, int]:
     """fun, as something that can be hashed, and memory_size, if they can be right."""
     if not callable(fun):
         raise TypeError(f"fun must be a function of x, got {type(fun).__name__}")
-    if isinstance(memory_size, bool) or not isinstance(memory_size, (int, np.integer)):
-        raise TypeError(f"memory_size must be an integer, got {type(memory_size).__name__}")
-    if memory_size < 1:
-        raise ValueError(f"memory_size must be at least 1, got {memory_size}")
+    memory_size = check_memory_size(memory_size)
     try:
         hash(fun)
     except TypeError:  # an instance with arrays in it, say
         fun = fun.__call__
-    return fun, int(memory_size)
+    return fun, memory_size
 
 
 def _solve(
@@ -217,7 +215,7 @@ def opening(x: Vector, box: Box | None, options: Options, memory_size: int) -> S
     status = traced_status(x, box, options)
     start = init(x, box, memory_size)
     begin = jnp.where(status == Status.RUNNING, start.iterate.x, x)  # with bounds that cross there is no projection
-    return start._replace(status=status, iterate=start.iterate._replace(x=begin))
+    return start._replace(x=begin, status=status, iterate=start.iterate._replace(x=begin))
 
 
 def advance(objective: Callable, carry: tuple[State, PyTree], box: Box | None, options: Options) -> Any:
@@ -268,10 +266,10 @@ def _(primals: tuple, tangents: tuple) -> tuple:
 
 
 def ravel(tree: PyTree) -> tuple[Vector, Callable[[Vector], PyTree]]:
-    """The leaves as one vector in the widest of their dtypes, and the way back, each leaf in its own."""
+    """The leaves as one vector in the widest of their dtypes, at least float32, and the way back, each in its own."""
     leaves, structure = jax.tree.flatten(tree)
     shapes, dtypes = [leaf.shape for leaf in leaves], [leaf.dtype for leaf in leaves]
-    dtype = max(dtypes, key=lambda dtype: dtype.itemsize)
+    dtype = max([np.dtype(np.float32), *dtypes], key=lambda dtype: dtype.itemsize)
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
 
     def unravel(x: Vector) -> PyTree:

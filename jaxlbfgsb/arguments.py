@@ -48,8 +48,13 @@ def check_bounds(bounds: Any, x0: PyTree) -> tuple[PyTree, PyTree]:
     elif not isinstance(bounds, tuple) or len(bounds) != 2:
         found = f"a tuple of {len(bounds)}" if isinstance(bounds, tuple) else type(bounds).__name__
         raise ValueError(f"bounds: {BOTH_SPELLINGS}; got {found}")
-    lower = _like(bounds[0], -np.inf, x0, "lower")
-    upper = _like(bounds[1], np.inf, x0, "upper")
+    return check_sides(bounds[0], bounds[1], x0, "x0", f"; {BOTH_SPELLINGS}")
+
+
+def check_sides(lower: PyTree, upper: PyTree, x0: PyTree, of: str, hint: str = "") -> tuple[PyTree, PyTree]:
+    """(lower, upper), each like x0, which the caller knows as `of`; (None, None) if nothing is bounded."""
+    lower = _like(lower, -np.inf, x0, "lower", of, hint)
+    upper = _like(upper, np.inf, x0, "upper", of, hint)
     unbounded = True
     for (path, low), high in zip(jax.tree.leaves_with_path(lower), jax.tree.leaves(upper), strict=True):
         if not (_known(low) and _known(high)):
@@ -90,7 +95,7 @@ def _pairs(bounds: Any, x0: PyTree) -> tuple[Any, Any]:
     return _numbers(lower, x0), _numbers(upper, x0)
 
 
-def _like(bound: PyTree, absent: float, x0: PyTree, name: str) -> PyTree:
+def _like(bound: PyTree, absent: float, x0: PyTree, name: str, of: str, hint: str) -> PyTree:
     """One side of the bounds with the tree, shapes and dtypes of x0."""
     if is_array(x0) and isinstance(bound, list):
         bound = _numbers([absent if entry is None else entry for entry in bound], x0)
@@ -98,7 +103,7 @@ def _like(bound: PyTree, absent: float, x0: PyTree, name: str) -> PyTree:
         bound = jax.tree.broadcast(bound, x0, is_leaf=lambda leaf: leaf is None)
     except ValueError as error:
         raise ValueError(
-            f"bounds: {name} must be a prefix of x0's tree {jax.tree.structure(x0)}; {BOTH_SPELLINGS}: {error}"
+            f"bounds: {name} must be a prefix of {of}'s tree {jax.tree.structure(x0)}{hint}: {error}"
         ) from None
 
     def fit(path: Any, x: Array, leaf: Any) -> Any:
@@ -114,7 +119,7 @@ def _like(bound: PyTree, absent: float, x0: PyTree, name: str) -> PyTree:
                 return broadcast_to(leaf.astype(x.dtype), x.shape)
         except ValueError:
             raise ValueError(
-                f"bounds: {name}{_at(path)} must broadcast to the shape {list(x.shape)} of x0, got {list(leaf.shape)}"
+                f"bounds: {name}{_at(path)} must broadcast to the shape {list(x.shape)} of {of}, got {list(leaf.shape)}"
             ) from None
 
     return jax.tree_util.tree_map_with_path(fit, x0, bound)
@@ -146,6 +151,15 @@ def check_options(options: Options) -> Options:
         if limit and isinstance(value, int):
             options = options._replace(**{name: min(value, np.iinfo(np.int32).max)})
     return options
+
+
+def check_memory_size(memory_size: Any) -> int:
+    """memory_size, if it is a number of pairs."""
+    if isinstance(memory_size, bool) or not isinstance(memory_size, (int, np.integer)):
+        raise TypeError(f"memory_size must be an integer, got {type(memory_size).__name__}")
+    if memory_size < 1:
+        raise ValueError(f"memory_size must be at least 1, got {memory_size}")
+    return int(memory_size)
 
 
 def check_args(args: tuple) -> tuple:

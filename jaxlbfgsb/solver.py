@@ -115,23 +115,26 @@ def _opening(box: Box | None, dtype: jnp.dtype) -> Search:
     return linesearch.begin(zero, zero, length.astype(dtype), step_max)
 
 
-def update(state: State, f: Scalar, g: Vector, box: Box | None = None, options: Options = Options()) -> State:
-    """The state after f and g at `state.x`."""
+def update(
+    state: State, f: Scalar, g: Vector, box: Box | None = None, options: Options = Options(), x: Vector | None = None
+) -> State:
+    """The state after f and g at `state.x`; or at x near it, inside the box, where rounding kept the caller from it."""
     # 1. What does the line search make of this point?
     ftol, gtol = options.tolerances(g.dtype)
     if box is not None:  # an infinite slope onto a bound, as that of √x at 0, is a very steep one
         steep = 1e-3 * jnp.finfo(g.dtype).max ** 0.5
-        g = jnp.where((state.x == box.lower) & (g == jnp.inf), steep, g)
-        g = jnp.where((state.x == box.upper) & (g == -jnp.inf), -steep, g)
+        at = state.x if x is None else x
+        g = jnp.where((at == box.lower) & (g == jnp.inf), steep, g)
+        g = jnp.where((at == box.upper) & (g == -jnp.inf), -steep, g)
     old, search = state.iterate, linesearch.unpack(state.search)
-    direction = state.target - old.x
+    opening = search.start.slope == 0
+    x, direction, search, stalled = _displacement(state, search, x)
     slope = g @ direction
     running = state.status == Status.RUNNING
-    opening = search.start.slope == 0
     finite = jnp.isfinite(f) & jnp.isfinite(slope)  # a NaN or inf in g makes its slope one, in any direction
-    met = running & finite & (opening | linesearch.accepts(search, f, slope))
+    met = running & finite & (opening | linesearch.accepts(search, f, slope)) & ~stalled
     searched = jax.lax.cond(running & ~met, lambda: linesearch.advance(state.search, f, slope), lambda: state.search)
-    failed = running & ~met & (search.trials + 1 >= options.max_linesearch)
+    failed = running & ~met & ((search.trials + 1 >= options.max_linesearch) | stalled)
     following = linesearch.unpack(searched)
     again = (following.bracketed > 0) & (following.step == search.step)  # it would only evaluate the same point again
     accept = met | (running & ~failed & finite & again)
@@ -139,12 +142,12 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None = None, options: 
     # 2. The new iterate, and the pair it brings.
     moved = accept & ~opening
     sy, gs = search.step * (slope - search.start.slope), search.step * search.start.slope
-    curved = moved & (sy > jnp.finfo(g.dtype).eps * -gs)
+    curved = moved & (sy > jnp.finfo(g.dtype).eps * jnp.abs(gs))  # abs: a rounded step may not descend
     ys = jnp.stack([g - old.g, search.step * direction])
     memory = write(state.memory, ys, curved)
     stuck = opening | (memory.held == 0)  # with nothing to forget there is no other direction to try
     take = accept | (running & opening)  # what a run begins with, even NaN, is better than nothing
-    iterate = Iterate(*(jnp.where(take, new, was) for new, was in zip((state.x, f, g), old, strict=True)))
+    iterate = Iterate(*(jnp.where(take, new, was) for new, was in zip((x, f, g), old, strict=True)))
     iterations, evaluations = state.iterations + moved.astype(int), state.evaluations + running.astype(int)
     residual = jnp.where(accept, jnp.max(jnp.abs(_projected_gradient(iterate, box))), state.residual)
 
@@ -190,6 +193,21 @@ def update(state: State, f: Scalar, g: Vector, box: Box | None = None, options: 
         residual=residual,
         status=status,
     )
+
+
+def _displacement(state: State, search: Search, x: Vector | None) -> tuple[Vector, Vector, Search, Bool[Array, ""]]:
+    """The point evaluated, the direction that leads to it, the search along that, and whether x did not move at all.
+
+    Where x is not the point that was asked for, Δx / step is the direction: the slopes and the pair are those of Δx.
+    """
+    old, direction = state.iterate, state.target - state.iterate.x
+    if x is None:
+        return state.x, direction, search, jnp.array(False)
+    exact, opening = jnp.all(x == state.x), search.start.slope == 0
+    direction = jnp.where(exact, direction, (x - old.x) / search.step)
+    slope = jnp.where(exact, search.start.slope, old.g @ direction)
+    stalled = ~exact & ~opening & jnp.all(x == old.x)
+    return x, direction, search._replace(start=search.start._replace(slope=slope)), stalled
 
 
 def _small(memory: Memory) -> dict:

@@ -1,0 +1,338 @@
+"""lbfgsb: the solver as an optax transformation; one step of a training loop is one evaluation.
+
+    params ─▶ value, grads ─▶ update ─▶ params + updates        the point that the solver asks for, within rounding
+
+The solver asks for x̂. What is evaluated is what the loop makes of it, fl(p + u) in each leaf's dtype: the u is looked
+for whose sum is in the box and nearest to x̂. Where |x̂| is much less than |p|, or the dtype narrow, it misses x̂; the
+solver is told where f and g really were, and its slopes and pairs are those of the step that was made.
+
+A bound that is missed so is asked for again, at any step of the next search: p is then next to it and hits it. If the
+run has converged and there is no next search, one more evaluation, at the bound, closes it.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, PyTree
+
+from . import solver
+from .argmin import opening, ravel
+from .arguments import check_memory_size, check_options, check_sides
+from .box import Box, Scalar, Vector, projected_gradient
+from .solver import Iterate, Options, State
+from .status import Status
+
+if TYPE_CHECKING:
+    import optax
+
+CALL = "call update(grads, state, params, value=value), with the value and the gradient of the loss at params"
+
+
+class LbfgsbState(NamedTuple):
+    """State of `lbfgsb`; `optax.tree.get(state, name)` reads it, also from inside a chain, masked or partition.
+
+    Attributes:
+      count: updates so far, `()`.
+      value: f at the params that the last updates lead to, `()`: inf as long as that is yet to be evaluated, which
+        tells `optax.value_and_grad_from_state` to do so. That at the last iterate accepted is `f`, of the solver.
+      done: whether the run has ended and the last updates lead to the last iterate, `()`.
+      grad: the gradient at the last iterate accepted, like params.
+      missed: coordinates of these that were sent to a bound and ended next to it, `(n,)`.
+      solver: the solver's own state, on flat vectors, with `f`, `iterations`, `evaluations`, `residual`, `status`.
+    """
+
+    # every evaluation
+    count: Any  # an integer array; tuples have a method of this name, with another type
+    value: Scalar
+    done: Bool[Array, ""]
+    # every iteration
+    grad: PyTree
+    missed: Bool[Array, " n"]
+    # both
+    solver: State
+
+
+def lbfgsb(
+    lower: PyTree = None, upper: PyTree = None, *, memory_size: int = 10, options: Options = Options()
+) -> optax.GradientTransformationExtraArgs:
+    """An optax transformation that minimizes over lower ≤ params ≤ upper by L-BFGS-B, with one evaluation a step.
+
+    `update(grads, state, params, value=value)` takes the value and the gradient at params. Its updates are such that
+    `optax.apply_updates(params, updates)` is inside the bounds, bit for bit, and is the point that `minimize` would
+    evaluate next, or the nearest to it that such a sum can reach. It may be worse than the last: what only gets better
+    is the iterates, those points that are accepted, and `best_params` has the last of them. When the run has ended the
+    updates lead there, `is_done` holds, and later updates are zero.
+
+    It has to be the last of an `optax.chain`, and what comes before it has to leave gradients as they are. Other
+    keywords, as `grad` and `value_fn` of optax.lbfgs, are ignored. Params that begin outside the bounds are moved
+    inside first, which may take two sums, and what is evaluated outside is not used.
+
+    Args:
+      lower, upper: each a prefix of params' tree with arrays that broadcast to its leaves, None or ±inf where there is
+        none. Cast to the leaf's dtype, which makes the box.
+      memory_size: how many pairs (Δx, Δg) the model of the Hessian remembers.
+      options: when to stop; see `Options`.
+
+    Returns:
+      The pair (init, update). Params are any pytree of floating-point arrays; it computes in the widest dtype among
+      them, at least float32. Values and gradients have to be those of one smooth function: no mini-batches.
+
+    Raises:
+      TypeError, ValueError: for an argument that cannot be right; the message says what to pass.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from jaxlbfgsb import is_done, lbfgsb
+      >>> loss = lambda x: jnp.sum((x - 2.0) ** 2)
+      >>> tx, x = lbfgsb(upper=jnp.array([1.0, 3.0])), jnp.zeros(2)
+      >>> state = tx.init(x)
+      >>> while not is_done(state):
+      ...     value, grads = jax.value_and_grad(loss)(x)
+      ...     updates, state = tx.update(grads, state, x, value=value)
+      ...     x = optax.apply_updates(x, updates)
+      >>> print(x)
+      [1. 2.]
+
+    References:
+      those of `minimize`.
+    """
+    import optax  # here, because it takes a second to load
+
+    memory_size, options = check_memory_size(memory_size), check_options(options)
+
+    def init(params: PyTree) -> LbfgsbState:
+        params = _check_params(params)
+        x, _ = ravel(params)
+        run = opening(x, _box(lower, upper, params), options, memory_size)
+        state = LbfgsbState(
+            count=jnp.zeros((), int),
+            value=jnp.full((), jnp.inf, x.dtype),
+            done=(run.status != Status.RUNNING).astype(bool),  # typed, as later ones are
+            grad=None,
+            missed=jnp.zeros(x.shape, bool),
+            solver=run,
+        )
+        return _placed(state, x)._replace(grad=jax.tree.map(jnp.zeros_like, params))
+
+    def update(
+        updates: PyTree, state: Any, params: PyTree = None, *, value: Any = None, **extra: Any
+    ) -> tuple[PyTree, LbfgsbState]:
+        params, grads, value = _check_update(updates, state, params, value)
+        return _update(params, grads, value, state, _box(lower, upper, params), options)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def is_done(state: PyTree) -> Bool[Array, ""]:
+    """True when the run has ended and the params, with the last updates, are the best; all later updates are zero.
+
+    Args:
+      state: that of `lbfgsb`, or of a chain, masked or partition with it inside.
+    """
+    return jnp.asarray(_find(state).done)
+
+
+def best_params(state: PyTree, params: PyTree) -> PyTree:
+    """The best params so far: those of the last iterate that was accepted.
+
+    Args:
+      state: that of `lbfgsb`, or of a chain, masked or partition with it inside.
+      params: as in the loop; frozen ones are taken from here.
+    """
+    found = _find(state)
+    best = ravel(found.grad)[1](found.solver.iterate.x)
+    return jax.tree.map(lambda b, p: p if _is_masked(b) else b, best, params, is_leaf=_is_masked)
+
+
+def _find(state: PyTree) -> LbfgsbState:
+    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, LbfgsbState))
+    found = [node for node in leaves if isinstance(node, LbfgsbState)]
+    if len(found) != 1:
+        raise ValueError(
+            f"state must hold that of one lbfgsb, got {len(found)}: pass what init or update of the optimizer returned"
+        )
+    return found[0]
+
+
+# What init and update are given
+
+
+def _check_params(params: PyTree) -> PyTree:
+    """params with JAX arrays for leaves."""
+    for path, leaf in jax.tree.leaves_with_path(params):
+        dtype = getattr(leaf, "dtype", np.dtype(type(leaf)))
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(
+                f"params{jax.tree_util.keystr(path)} must be a real floating-point array, got {dtype}; "
+                "freeze it with optax.masked or optax.partition"
+            )
+    params = jax.tree.map(jnp.asarray, params)
+    if sum(leaf.size for leaf in jax.tree.leaves(params)) == 0:
+        raise ValueError("params must hold at least one number, got an empty pytree")
+    return params
+
+
+def _check_update(grads: PyTree, state: Any, params: PyTree, value: Any) -> tuple[PyTree, PyTree, Scalar]:
+    """params, grads and value as JAX arrays, params and grads like the params that init was given."""
+    if not isinstance(state, LbfgsbState):
+        raise ValueError(f"state must be what init or update returned, got {type(state).__name__}: {CALL}")
+    if params is None:
+        raise ValueError(f"params are missing: {CALL}")
+    if value is None:
+        raise ValueError(f"value is missing: {CALL}")
+    value = jnp.asarray(value)
+    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"value must be a real floating-point scalar, got {value.dtype}{list(value.shape)}: {CALL}")
+    params, grads = _check_params(params), jax.tree.map(jnp.asarray, grads)
+    for name, tree in ("params", params), ("grads", grads):
+        if jax.tree.structure(tree) != jax.tree.structure(state.grad):
+            raise ValueError(
+                f"{name} must have the structure that init was given, {jax.tree.structure(state.grad)}, "
+                f"got {jax.tree.structure(tree)}"
+            )
+        for (path, leaf), like in zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(state.grad), strict=True):
+            kind = leaf.dtype == like.dtype if name == "params" else jnp.issubdtype(leaf.dtype, jnp.floating)
+            if leaf.shape != like.shape or not kind:
+                raise ValueError(
+                    f"{name}{jax.tree_util.keystr(path)} must be as init was given it, {like.dtype}{list(like.shape)}, "
+                    f"got {leaf.dtype}{list(leaf.shape)}"
+                )
+    return params, grads, value
+
+
+def _box(lower: PyTree, upper: PyTree, params: PyTree) -> Box | None:
+    """The bounds, cast to each leaf's dtype, on the flat vector; None if nothing is bounded."""
+    lower, upper = _without_masked(lower, params), _without_masked(upper, params)
+    lower, upper = check_sides(lower, upper, params, "params")
+    return None if lower is None else Box(*(ravel(jax.tree.map(_compact, side))[0] for side in (lower, upper)))
+
+
+def _is_masked(node: Any) -> bool:
+    import optax
+
+    return isinstance(node, optax.MaskedNode)
+
+
+def _without_masked(bound: PyTree, params: PyTree) -> PyTree:
+    """The bound with None for what is masked out of params, where it has their structure; else as it is."""
+    try:
+        return jax.tree.map(lambda p, b: None if _is_masked(p) else b, params, bound, is_leaf=_is_masked)
+    except ValueError:
+        return bound
+
+
+def _compact(bound: Any) -> Array:
+    """The bound as an array of JAX, made of the numbers given alone: a program holds each constant in full."""
+    if isinstance(bound, np.ndarray):
+        few = bound[tuple(slice(None) if stride else slice(1) for stride in bound.strides)]
+        return jnp.broadcast_to(few, bound.shape)
+    return bound
+
+
+def _placed(state: LbfgsbState, x: Vector) -> LbfgsbState:
+    """The state with its vectors on the devices of x, as a step will leave them: one program then serves all steps."""
+    sharding = None if isinstance(x, Tracer) else x.sharding
+    if not isinstance(sharding, NamedSharding):
+        return state
+
+    def place(leaf: Array) -> Array:
+        axes = (*[None] * (leaf.ndim - 1), *sharding.spec) if leaf.shape[-1:] == x.shape else ()
+        return jax.device_put(leaf, NamedSharding(sharding.mesh, PartitionSpec(*axes)))
+
+    return jax.tree.map(place, state)
+
+
+# One step
+
+
+@jax.jit
+def _update(
+    params: PyTree, grads: PyTree, value: Scalar, state: LbfgsbState, box: Box | None, options: Options
+) -> tuple[PyTree, LbfgsbState]:
+    """The updates and the state after them. Jitted, as JAX would compile each branch again in every step outside."""
+    dtype = state.solver.x.dtype
+    x, g = ravel(jax.tree.map(lambda p: _rounded(p.astype(dtype), p.dtype), params))[0], ravel(grads)[0]
+    run, missed = _advance(state.solver, state.missed, x, value.astype(dtype), g.astype(dtype), box, options)
+    updates, distance = _reach(params, run.x, box)
+    updates = jax.tree.map(lambda u: jnp.where(state.done, jnp.zeros_like(u), u), updates)
+    arrived = (distance == 0) & jnp.all(run.x == run.iterate.x)
+    still = jnp.all(ravel(updates)[0] == 0)  # no sum is nearer, as where the difference is too small for its dtype
+    done = (run.status != Status.RUNNING) & (arrived | still)
+    value = jnp.where(done, run.iterate.f, jnp.inf)
+    best = ~state.done & jnp.all(run.iterate.x == x)
+    grad = jax.tree.map(lambda new, was: jnp.where(best, new.astype(was.dtype), was), grads, state.grad)
+    return updates, LbfgsbState(state.count + 1, value, done, grad, missed, run)
+
+
+def _advance(
+    run: State, missed: Bool[Array, " n"], x: Vector, f: Scalar, g: Vector, box: Box | None, options: Options
+) -> tuple[State, Bool[Array, " n"]]:
+    """The solver's state after f and g at x, and the coordinates of its iterate that missed their bound."""
+    if box is None:
+        return solver.update(run, f, g, None, options, x), missed
+    running, inside = run.status == Status.RUNNING, jnp.all((box.lower <= x) & (x <= box.upper))
+    fed = run._replace(status=jnp.where(inside, run.status, jnp.asarray(Status.REDUCTION)))  # an ended state stays
+    new = solver.update(fed, f, g, box, options, x)
+
+    # A bound that the iterate missed is asked for until the model leaves it: by the next search, or after the end.
+    sent = (run.x == box.lower) | (run.x == box.upper)
+    missed = jnp.where(new.iterations > run.iterations, sent & (x != run.x), missed)
+    old = new.iterate
+    bound = jnp.where(old.x - box.lower <= box.upper - old.x, box.lower, box.upper)
+    ahead = jnp.where(missed & (new.target == bound), bound, new.x)
+
+    # After the end: the step onto such bounds lowers f or changes it by rounding, unless f is not smooth there.
+    closing = ~running & jnp.all(x == run.x) & jnp.any(x != old.x)
+    residual = jnp.max(jnp.abs(projected_gradient(x, g, box)))
+    rounding = jnp.finfo(f.dtype).eps ** 0.5 * jnp.maximum(jnp.abs(old.f), 1)
+    hit = closing & (f - old.f <= rounding) & jnp.isfinite(residual)
+    iterate = Iterate(*(jnp.where(hit, here, was) for here, was in zip((x, f, g), old, strict=True)))
+    return new._replace(
+        x=jnp.where(running & inside, ahead, jnp.where(closing, iterate.x, run.x)),
+        iterate=iterate,
+        residual=jnp.where(hit, residual, new.residual),
+        evaluations=new.evaluations + closing.astype(new.evaluations.dtype),
+        status=jnp.where(inside, new.status, run.status),
+    ), missed
+
+
+def _reach(params: PyTree, asked: Vector, box: Box | None) -> tuple[PyTree, Scalar]:
+    """The updates that lead as near to the point asked for as params + updates can, and how far from it that is."""
+    leaves, structure = jax.tree.flatten(params)
+    _, parts = ravel([leaf.astype(asked.dtype) for leaf in leaves])
+    far = jnp.full_like(asked, jnp.inf)
+    low, high = (-far, far) if box is None else box
+    steps = list(map(_step_to, leaves, parts(asked), parts(low), parts(high)))
+    distance = jnp.max(jnp.stack([jnp.max(miss, initial=0) for _, miss in steps]))
+    return jax.tree.unflatten(structure, [step for step, _ in steps]), distance
+
+
+def _step_to(p: Array, asked: Array, low: Array, high: Array) -> tuple[Array, Array]:
+    """The u, in p's dtype, whose fl(p + u) in [low, high] is nearest to `asked`, and how far from it that is.
+
+    The u nearest to asked - p may leave [low, high] by its own rounding or by that of the sum; a neighbour does not.
+    """
+    start = _rounded(p.astype(asked.dtype), p.dtype)
+
+    def tried(step: Array) -> tuple[Array, Array]:
+        end = _rounded(start + step.astype(asked.dtype), p.dtype)  # with twice the digits as if rounded once
+        return step, jnp.where((low <= end) & (end <= high), jnp.abs(end - asked), jnp.inf)
+
+    def nearer(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+        return jnp.where(b[1] < a[1], b[0], a[0]), jnp.minimum(a[1], b[1])
+
+    u = _rounded(asked - start, p.dtype).astype(p.dtype)
+    return reduce(nearer, map(tried, (u, jnp.nextafter(u, jnp.inf), jnp.nextafter(u, -jnp.inf))))
+
+
+def _rounded(z: Array, dtype: jnp.dtype) -> Array:
+    """z with the digits of a narrower dtype, in its own: XLA may leave out a cast there and back."""
+    kind = jnp.finfo(dtype)
+    return jax.lax.reduce_precision(z, kind.nexp, kind.nmant)
