@@ -4,8 +4,8 @@ Run `python benchmarks/optax_loop.py`; it takes a quarter of an hour. optax.lbfg
 projected on them after each update, as optax's documentation has it; value and gradient then have to be computed anew,
 where they could otherwise be taken from its state. Both loops are compiled as a whole and have no test of convergence.
 Each first runs until it finds nothing better or has spent its budget; a problem counts as solved by those that come
-within 1e-6 of the least f that either found, relative to max(|f|, 1). Evaluations and time are those until that value
-is reached, of the problems that both solve.
+within 1e-6 of the least f that either found, relative to max(|f|, 1). Evaluations and time are those until that value,
+of the problems that both solve.
 """
 
 import statistics
