@@ -7,6 +7,7 @@ between evaluations, the limits and the callback. Where SciPy's behaviour is not
 """
 
 import inspect
+import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -282,7 +283,9 @@ def _solve(
     n, (f, packed) = len(x), evaluate(x, host.asking(x))
     if not maxls > 0:
         raise ValueError("maxls must be positive.")
-    maxls, pgtol, m = operator.index(maxls), float(pgtol), contract.memory_size(m)
+    maxls = operator.index(maxls)
+    pgtol = math.ldexp(pgtol, 0)  # what C takes for a double: Decimal, but no text
+    m = contract.memory_size(m)
     iterations, halted, iterate, last, run = 0, False, None, None, None
     refused = "ERROR: FACTR < 0" if ftol < 0 else "ERROR: M <= 0" if m == 0 else "ERROR: N <= 0" if n == 0 else None
     if refused:
