@@ -4,6 +4,7 @@ from .argmin import Result, minimize
 from .box import Box
 from .fmin import fmin_l_bfgs_b, scipy_method
 from .many import minimize_many
+from .sensitivity import ReducedSolve, reduced_solve
 from .solver import Options, State, continue_from, init, run, step, update
 from .status import Status
 from .transform import LbfgsbState, best_params, is_done, lbfgsb
@@ -14,6 +15,7 @@ __all__ = [
     "Box",
     "LbfgsbState",
     "Options",
+    "ReducedSolve",
     "Result",
     "State",
     "Status",
@@ -26,6 +28,7 @@ __all__ = [
     "lbfgsb",
     "minimize",
     "minimize_many",
+    "reduced_solve",
     "run",
     "scipy_method",
     "step",

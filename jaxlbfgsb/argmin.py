@@ -17,10 +17,12 @@ from jax.extend.core import jaxpr_as_fun
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int, PyTree
 
+from . import implicit
 from .arguments import (
     check_args,
     check_bounds,
     check_gradient,
+    check_linear_solver,
     check_memory_size,
     check_options,
     check_x0,
@@ -44,6 +46,8 @@ class Result(NamedTuple):
       status: why it ended, `()`, an integer of `Status`.
       iterations: accepted steps, `()`.
       evaluations: of the objective with its gradient, `()`.
+      degenerate: whether a variable is at a bound with a multiplier |g_i| that can't be told from zero: then the
+        derivative of x is one-sided, that of the variable staying there, `()`.
       aux: what the objective returned beside its value at x, with `has_aux`; else None.
     """
 
@@ -54,6 +58,7 @@ class Result(NamedTuple):
     status: Int[Array, ""]
     iterations: Int[Array, ""]
     evaluations: Int[Array, ""]
+    degenerate: Bool[Array, ""]
     aux: PyTree = None
 
     @property
@@ -94,6 +99,7 @@ def minimize(
     has_aux: bool = False,
     value_and_grad: bool = False,
     memory_size: int = 10,
+    linear_solver: str | None = None,
     options: Options = Options(),
 ) -> Result:
     """A local minimizer of fun(x, *args) over l ≤ x ≤ u, by L-BFGS-B.
@@ -101,6 +107,8 @@ def minimize(
     Takes SciPy's steps: iterations and evaluations are those of `scipy.optimize.fmin_l_bfgs_b` wherever these don't
     hang on rounding; docs/algorithm.md lists the exceptions.
     Works inside jit, vmap (over x0, args, bounds and options), lax.map and scan, and with x0 sharded over devices.
+    Its x, fun, grad and aux have derivatives, forward and reverse, to any order, by args, bounds and what fun closes
+    over: those of the solution, by the implicit function theorem. x0 and options have none.
 
     Args:
       fun: a function of x (like x0) and args, traceable by JAX, that returns a real scalar; with `has_aux`, a pair
@@ -116,6 +124,9 @@ def minimize(
       value_and_grad: whether fun returns (value, gradient) itself, value being (scalar, aux) with `has_aux`, and the
         gradient like x. Otherwise the gradient is jax.grad's.
       memory_size: how many pairs (Δx, Δg) the model of the Hessian remembers; 3 to 20 is usual.
+      linear_solver: how the derivative's linear system is solved: "dense", by a Cholesky factorization of the Hessian
+        of the free variables; "cg", by conjugate gradients, in memory for some vectors; None, dense up to 2048
+        variables. Says nothing about the minimization.
       options: when to stop; see `Options`.
 
     Returns:
@@ -137,11 +148,12 @@ def minimize(
       Morales, Nocedal, ACM TOMS 38 (2011); Moré, Thuente, ACM TOMS 20 (1994).
     """
     fun, memory_size = check_statics(fun, memory_size)
+    check_linear_solver(linear_solver)
     x0 = check_x0(x0)
     lower, upper = check_bounds(bounds, x0)
     options = check_options(options)
     args = check_args(args if isinstance(args, tuple) else (args,))
-    return _compiled(fun, x0, args, lower, upper, options, has_aux, value_and_grad, memory_size)
+    return _compiled(fun, x0, args, lower, upper, options, has_aux, value_and_grad, memory_size, linear_solver)
 
 
 def check_statics(fun: Any, memory_size: Any) -> tuple[Callable, int]:
@@ -166,13 +178,14 @@ def _solve(
     has_aux: bool,
     value_and_grad: bool,
     memory_size: int,
+    linear_solver: str | None,
 ) -> Result:
-    solve = partial(_run, fun, has_aux, value_and_grad, memory_size)
+    solve = partial(_run, fun, has_aux, value_and_grad, memory_size, linear_solver)
     shardings = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, x0)
     explicit = [s.mesh for s in jax.tree.leaves(shardings) if AxisType.Explicit in s.mesh.axis_types]
     if explicit:  # a solver is made of sums over all variables: the compiler places them, and x ends as x0 began
         one = NamedSharding(explicit[0], PartitionSpec())
-        fields: list[Any] = [shardings, one, shardings, one, one, one, one, one]
+        fields: list[Any] = [shardings, one, shardings, one, one, one, one, one, one]
         solve = jax.sharding.auto_axes(out_sharding=Result(*fields))(solve)
     return solve(x0, args, lower, upper, options)
 
@@ -182,32 +195,36 @@ def _run(
     has_aux: bool,
     value_and_grad: bool,
     memory_size: int,
+    linear_solver: str | None,
     x0: PyTree,
     args: tuple,
     lower: PyTree,
     upper: PyTree,
     options: Options,
 ) -> Result:
-    x0 = jax.tree.map(jax.lax.stop_gradient, x0)
-    args, lower, upper = _underivable((args, lower, upper))
-    x, unravel = ravel(x0)
+    objective, theta, aux = trace(fun, x0, args, has_aux, value_and_grad)
+    x0, unravel = ravel(x0)
     box = None if lower is None else Box(ravel(lower)[0], ravel(upper)[0])
-    objective, aux = trace(fun, x0, args, has_aux, value_and_grad)
-    state, aux = jax.lax.while_loop(
-        lambda carry: carry[0].status == Status.RUNNING,
-        lambda carry: advance(partial(objective, args), carry, box, options),
-        (opening(x, box, options, memory_size), aux),
-    )
-    return Result(
-        x=unravel(state.iterate.x),
-        fun=state.iterate.f,
-        grad=unravel(state.iterate.g),
-        residual=state.residual,
-        status=state.status,
-        iterations=state.iterations,
-        evaluations=state.evaluations,
-        aux=aux,
-    )
+
+    @jax.custom_jvp
+    def solve(theta: Any, box: Box | None, start: tuple[Vector, Options]) -> Result:
+        x0, options = start
+        state, found = jax.lax.while_loop(
+            lambda carry: carry[0].status == Status.RUNNING,
+            lambda carry: advance(partial(objective, theta), carry, box, options),
+            (opening(x0, box, options, memory_size), zeros(aux)),
+        )
+        x, f, g = state.iterate
+        degenerate = implicit.degenerate(x, g, state.residual, box)
+        return Result(x, f, g, state.residual, state.status, state.iterations, state.evaluations, degenerate, found)
+
+    @solve.defjvp
+    def _(primals: tuple, tangents: tuple) -> tuple[Result, Result]:
+        found = solve(*primals)
+        return found, implicit.tangent(objective, linear_solver, primals[:2], tangents[:2], found)
+
+    result = solve(theta, box, (x0, options))
+    return result._replace(x=unravel(result.x), grad=unravel(result.grad))
 
 
 def opening(x: Vector, box: Box | None, options: Options, memory_size: int) -> State:
@@ -230,39 +247,27 @@ def advance(objective: Callable, carry: tuple[State, PyTree], box: Box | None, o
 # XLA's newer fusion emitters on the CPU take twice the time to compile this and eight times the memory, and it runs no
 # faster for it (docs/performance.md). Such options are for the outermost jit alone: under a user's, the user's hold.
 LEAN = {"xla_cpu_use_fusion_emitters": False}
-_STATIC = ("fun", "has_aux", "value_and_grad", "memory_size")
-_nested = jax.jit(_solve, static_argnames=_STATIC)
-_outermost = jax.jit(_solve, static_argnames=_STATIC, compiler_options=LEAN)
 
 
-def _compiled(*arguments: Any) -> Result:
-    """_solve under jit."""
-    if inside_jit():
-        return _nested(*arguments)
-    try:
-        return _outermost(*arguments)
-    except Exception as error:  # an XLA that does not know the option; a transformation that makes of it an inner jit
-        if not any(option in str(error) for option in LEAN):
-            raise
-        return _nested(*arguments)
+def lean_jit(function: Callable, **keywords: Any) -> Callable:
+    """jax.jit, with these options where it is the outermost."""
+    nested = jax.jit(function, **keywords)
+    outermost = jax.jit(function, compiler_options=LEAN, **keywords)
+
+    def call(*arguments: Any) -> Any:
+        if inside_jit():
+            return nested(*arguments)
+        try:
+            return outermost(*arguments)
+        except Exception as error:  # an XLA that does not know them; a transformation that makes of it an inner jit
+            if not any(option in str(error) for option in LEAN):
+                raise
+            return nested(*arguments)
+
+    return call
 
 
-def _underivable(tree: PyTree) -> PyTree:
-    """The tree, with an error for whoever asks for a derivative by it: that of the iterations would be wrong."""
-    return jax.tree.map(_no_derivative, tree)
-
-
-@jax.custom_jvp
-def _no_derivative(x: Array) -> Array:
-    return x
-
-
-@_no_derivative.defjvp
-def _(primals: tuple, tangents: tuple) -> tuple:
-    raise NotImplementedError(
-        "the derivative of minimize's result is not available; to treat the result as a constant, put "
-        "jax.lax.stop_gradient around args, bounds and what fun closes over"
-    )
+_compiled = lean_jit(_solve, static_argnames=("fun", "has_aux", "value_and_grad", "memory_size", "linear_solver"))
 
 
 def ravel(tree: PyTree) -> tuple[Vector, Callable[[Vector], PyTree]]:
@@ -281,8 +286,13 @@ def ravel(tree: PyTree) -> tuple[Vector, Callable[[Vector], PyTree]]:
     return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors), unravel
 
 
-def trace(fun: Callable, x0: PyTree, args: tuple, has_aux: bool, value_and_grad: bool) -> tuple[Callable, PyTree]:
-    """The objective as (args, x) -> ((f, aux), g) on vectors, fun having been called once, and an aux of zeros."""
+def trace(
+    fun: Callable, x0: PyTree, args: tuple, has_aux: bool, value_and_grad: bool
+) -> tuple[Callable, tuple[tuple, list], PyTree]:
+    """The objective as (θ, x) -> ((f, aux), g) on vectors, fun having been called once; θ; and the shape of aux.
+
+    θ are the args and what fun closes over.
+    """
     x, unravel = ravel(x0)
 
     def flat(args: tuple, x: Vector) -> Any:
@@ -290,7 +300,6 @@ def trace(fun: Callable, x0: PyTree, args: tuple, has_aux: bool, value_and_grad:
 
     jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(args, x)
     structure = jax.tree.structure(shape)
-    run = jaxpr_as_fun(jaxpr.replace(consts=_underivable(jaxpr.consts)))
     value, grad = _pair(shape, "(value, gradient)", "value_and_grad") if value_and_grad else (shape, None)
     f, aux = _pair(value, "(value, aux)", "has_aux") if has_aux else (value, None)
     if not isinstance(f, jax.ShapeDtypeStruct) or f.shape != () or not jnp.issubdtype(f.dtype, jnp.floating):
@@ -300,21 +309,28 @@ def trace(fun: Callable, x0: PyTree, args: tuple, has_aux: bool, value_and_grad:
     if value_and_grad:
         check_gradient(grad, x0)
 
-    def evaluate(args: tuple, x: Vector) -> PyTree:
+    def evaluate(theta: tuple[tuple, list], x: Vector) -> PyTree:
+        args, closed_over = theta
+        run = jaxpr_as_fun(jaxpr.replace(consts=closed_over))
         return jax.tree.unflatten(structure, run(*jax.tree.leaves(args), x))
 
-    def value_and_aux(args: tuple, x: Vector) -> tuple[Scalar, PyTree]:
-        value = evaluate(args, x)
+    def value_and_aux(theta: tuple[tuple, list], x: Vector) -> tuple[Scalar, PyTree]:
+        value = evaluate(theta, x)
         f, aux = value if has_aux else (value, None)
         return jnp.asarray(f).astype(x.dtype), aux
 
-    def given(args: tuple, x: Vector) -> tuple[tuple[Scalar, PyTree], Vector]:
-        value, g = evaluate(args, x)
+    def given(theta: tuple[tuple, list], x: Vector) -> tuple[tuple[Scalar, PyTree], Vector]:
+        value, g = evaluate(theta, x)
         f, aux = value if has_aux else (value, None)
         return (jnp.asarray(f).astype(x.dtype), aux), ravel(jax.tree.map(jnp.asarray, g))[0].astype(x.dtype)
 
     objective = given if value_and_grad else jax.value_and_grad(value_and_aux, argnums=1, has_aux=True)
-    return objective, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), aux)
+    return objective, (args, list(jaxpr.consts)), aux
+
+
+def zeros(shapes: PyTree) -> PyTree:
+    """Arrays of zeros of these shapes."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def _pair(value: Any, expected: str, option: str) -> tuple[Any, Any]:

@@ -162,6 +162,12 @@ def check_memory_size(memory_size: Any) -> int:
     return int(memory_size)
 
 
+def check_linear_solver(linear_solver: Any) -> None:
+    """Raises if linear_solver is none that there is."""
+    if linear_solver not in (None, "dense", "cg"):
+        raise ValueError(f"linear_solver must be 'dense', 'cg' or None, got {linear_solver!r}")
+
+
 def check_args(args: tuple) -> tuple:
     """args, if jit can take them."""
     for path, leaf in jax.tree.leaves_with_path(args):

@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import zero_from_primal
 from jaxtyping import Array, Bool, Int, PyTree
 
+from . import implicit
 from .argmin import Result, advance, opening, ravel, trace
 from .arguments import check_args, check_bounds, check_options, check_x0
 from .box import Box
@@ -44,6 +46,7 @@ class Settings(NamedTuple):
     has_aux: bool
     value_and_grad: bool
     memory_size: int
+    linear_solver: str | None = None
 
 
 class _Lanes(NamedTuple):
@@ -61,6 +64,47 @@ class _Lanes(NamedTuple):
 def fit_all(fun: Callable, settings: Settings, problems: Problem, count: Array | int) -> tuple[Result, Array]:
     """The results of the first `count` problems, in order, and the number of trips; the rest is left at zero."""
     batched = settings.batched
+    axes = jax.tree.unflatten(jax.tree.structure(problems), [0 if many else None for many in batched])
+    one = each(problems, batched, lambda leaf: leaf[0])
+    x0 = check_x0(one.x0)
+    objective, theta, aux = trace(fun, x0, check_args(one.args), settings.has_aux, settings.value_and_grad)
+    unravel = jax.vmap(ravel(x0)[1])
+
+    def box_of(problem: Problem) -> Box | None:
+        lower, upper = check_bounds(problem.bounds, check_x0(problem.x0))
+        return None if lower is None else Box(ravel(lower)[0], ravel(upper)[0])
+
+    @jax.custom_jvp
+    def solve(problems: Problem, closed_over: list, count: Array) -> tuple[Result, Array]:
+        return _run(objective, box_of, settings, problems, closed_over, aux, count)
+
+    @solve.defjvp
+    def _(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+        found, trips = solve(*primals)
+
+        @partial(jax.vmap, in_axes=(axes, axes, 0))
+        def tangent(problem: Problem, moved: Problem, found: Result) -> Result:
+            box, dbox = jax.jvp(box_of, (problem,), (moved,))
+            at, along = ((problem.args, primals[1]), box), ((moved.args, tangents[1]), dbox)
+            return implicit.tangent(objective, settings.linear_solver, at, along, found)
+
+        return (found, trips), (tangent(primals[0], tangents[0], found), zero_from_primal(trips))
+
+    found, trips = solve(problems, theta[1], jnp.asarray(count, int))
+    return found._replace(x=unravel(found.x), grad=unravel(found.grad)), trips
+
+
+def _run(
+    objective: Callable,
+    box_of: Callable[[Problem], Box | None],
+    settings: Settings,
+    problems: Problem,
+    closed_over: list,
+    aux: PyTree,
+    count: Array,
+) -> tuple[Result, Array]:
+    """fit_all on vectors."""
+    batched = settings.batched
     K = next(len(leaf) for leaf, many in zip(jax.tree.leaves(problems), batched, strict=True) if many)
     L = min(settings.lanes, -(-K // 8) * 8)  # whole vectors: the rest of a loop may round otherwise
     axes = jax.tree.unflatten(jax.tree.structure(problems), [0 if many else None for many in batched])
@@ -68,27 +112,15 @@ def fit_all(fun: Callable, settings: Settings, problems: Problem, count: Array |
     def at(index: Int[Array, " L"]) -> Problem:
         return each(problems, batched, lambda leaf: leaf[jnp.minimum(index, K - 1)])
 
-    one = each(problems, batched, lambda leaf: leaf[0])
-    x0 = check_x0(one.x0)
-    objective, no_aux = trace(fun, x0, check_args(one.args), settings.has_aux, settings.value_and_grad)
-    x, unravel = ravel(x0)
-    n = len(x)
-
-    def read(problem: Problem) -> tuple[Array, Box | None, Options]:
-        x0 = check_x0(problem.x0)
-        lower, upper = check_bounds(problem.bounds, x0)
-        box = None if lower is None else Box(ravel(lower)[0], ravel(upper)[0])
-        return ravel(x0)[0], box, check_options(problem.options)
-
     @partial(jax.vmap, in_axes=(axes,), axis_size=L)
     def begin(problem: Problem) -> State:
-        x, box, options = read(problem)
-        return opening(x, box, options, settings.memory_size)
+        x0 = ravel(check_x0(problem.x0))[0]
+        return opening(x0, box_of(problem), check_options(problem.options), settings.memory_size)
 
     @partial(jax.vmap, in_axes=(axes, 0), axis_size=L)
     def evaluate(problem: Problem, carry: tuple[State, PyTree]) -> tuple[State, PyTree]:
-        _, box, options = read(problem)
-        return advance(partial(objective, problem.args), carry, box, options)
+        here = partial(objective, (problem.args, closed_over))
+        return advance(here, carry, box_of(problem), check_options(problem.options))
 
     def trip(at_work: _Lanes) -> _Lanes:
         state, aux = evaluate(at(at_work.problem), (at_work.state, at_work.aux))
@@ -109,13 +141,12 @@ def fit_all(fun: Callable, settings: Settings, problems: Problem, count: Array |
         )
 
     first = jnp.arange(L, dtype=int)
-    count = jnp.asarray(count, int)
     state = begin(at(first))
-    aux = jax.tree.map(lambda leaf: jnp.zeros((L, *leaf.shape), leaf.dtype), no_aux)
-    rows = *_rows(state), aux
+    none = jax.tree.map(lambda leaf: jnp.zeros((L, *leaf.shape), leaf.dtype), aux)
+    rows = *_rows(state), none
     start = _Lanes(
         state=state,
-        aux=aux,
+        aux=none,
         problem=jnp.minimum(first, count),
         waiting=jnp.asarray(L, int),
         left=count,
@@ -124,11 +155,17 @@ def fit_all(fun: Callable, settings: Settings, problems: Problem, count: Array |
     )
     end = jax.lax.while_loop(lambda lanes: lanes.left > 0, trip, start)
     numbers, counts, aux = end.results
+    n = (numbers.shape[1] - 2) // 2
     x, grad, value, residual = jnp.split(numbers, [n, 2 * n, 2 * n + 1], axis=1)
     status, iterations, evaluations = counts.T
-    unravel = jax.vmap(unravel)
-    found = unravel(x), value[:, 0], unravel(grad), residual[:, 0], status, iterations, evaluations, aux
-    return Result(*found), end.trips
+
+    @partial(jax.vmap, in_axes=(axes, 0, 0, 0))
+    def degenerate(problem: Problem, x: Array, grad: Array, residual: Array) -> Array:
+        return implicit.degenerate(x, grad, residual, box_of(problem))
+
+    one_sided = degenerate(problems, x, grad, residual[:, 0])
+    found = Result(x, value[:, 0], grad, residual[:, 0], status, iterations, evaluations, one_sided, aux)
+    return found, end.trips
 
 
 def each(problems: Problem, batched: tuple[bool, ...], function: Callable) -> Problem:

@@ -23,8 +23,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from . import results
-from .argmin import LEAN, Result, check_statics
-from .arguments import check_bounds, check_options, check_x0, inside_jit
+from .argmin import Result, check_statics, lean_jit
+from .arguments import check_bounds, check_linear_solver, check_options, check_x0, inside_jit
 from .lanes import Problem, Settings, each, fit_all
 from .solver import Options
 
@@ -47,6 +47,7 @@ def minimize_many(
     has_aux: bool = False,
     value_and_grad: bool = False,
     memory_size: int = 10,
+    linear_solver: str | None = None,
     options: Options = Options(),
     mesh: Mesh | None = None,
     progress: bool = False,
@@ -67,7 +68,7 @@ def minimize_many(
         has the leading axis, one at None is shared by all problems.
       lanes: how many problems are worked on at a time by each core or device, rounded up to a multiple of 8; None
         leaves the choice.
-      has_aux, value_and_grad, memory_size: as for `minimize`.
+      has_aux, value_and_grad, memory_size, linear_solver: as for `minimize`.
       options: as for `minimize`; a field that is an array has one entry a problem.
       mesh: devices to share the problems among, those of other processes included; None for the default device.
       progress: whether to show a bar: fits done, fits a second, share converged.
@@ -94,6 +95,7 @@ def minimize_many(
       Those of `minimize`; docs/scaling.md.
     """
     fun, memory_size = check_statics(fun, memory_size)
+    check_linear_solver(linear_solver)
     if lanes is not None and (isinstance(lanes, bool) or not isinstance(lanes, (int, np.integer)) or lanes < 1):
         raise ValueError(f"lanes must be an integer of at least 1, or None, got {lanes!r}")
     if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
@@ -105,6 +107,7 @@ def minimize_many(
             raise ValueError("x0 must hold arrays inside jit, got an iterator")
         keywords = {"bounds": bounds, "in_axes": in_axes, "lanes": lanes, "has_aux": has_aux, "options": options}
         keywords |= {"value_and_grad": value_and_grad, "memory_size": memory_size, "mesh": mesh, "progress": progress}
+        keywords |= {"linear_solver": linear_solver}
         return _from_parts(partial(minimize_many, fun, **keywords), x0, resume)
 
     if not isinstance(args, tuple):
@@ -114,7 +117,7 @@ def minimize_many(
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), problems)
     flags = tuple(jax.tree.leaves(batched))
     chosen = _lanes(one, flags, memory_size) if lanes is None else -(-int(lanes) // 8) * 8
-    settings = Settings(flags, chosen, has_aux, value_and_grad, memory_size)
+    settings = Settings(flags, chosen, has_aux, value_and_grad, memory_size, linear_solver)
     if K == 0:
         first = each(problems, flags, lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype))
         empty = jax.eval_shape(partial(fit_all, fun, settings), first, 0)[0]
@@ -207,8 +210,7 @@ def _shared(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> Cal
 
     def fit(problems: Problem) -> Result:
         def own(*leaves: Array) -> Result:
-            count = jnp.clip(K - jax.lax.axis_index(names) * share, 0, share)
-            return fit_all(fun, settings, jax.tree.unflatten(structure, leaves), count)[0]
+            return fit_all(fun, settings, jax.tree.unflatten(structure, leaves), share)[0]
 
         whole = each(problems, settings.batched, lambda leaf: _padded(leaf, share * mesh.size, jnp))
         leaves, structure = jax.tree.flatten(whole)
@@ -253,8 +255,7 @@ def _settings_here() -> Callable[[], ExitStack]:
 
 @lru_cache(maxsize=64)
 def _compiled(fun: Callable, settings: Settings) -> Callable:
-    options = LEAN if jax.default_backend() == "cpu" else {}
-    return jax.jit(partial(fit_all, fun, settings), compiler_options=options)
+    return lean_jit(partial(fit_all, fun, settings))
 
 
 def _in_parts(fun: Callable, settings: Settings, problems: Problem, K: int, progress: bool, resume: Any) -> Result:
@@ -362,7 +363,8 @@ def _from_parts(fit: Callable, parts: Iterator, resume: Any) -> Result:
                 )
             own = {"bounds": part[2]} if len(part) == 3 else {}
             folder = None if resume is None else Path(resume) / f"{len(found):06d}"
-            found.append(jax.tree.map(np.asarray, fit(part[0], part[1], **own, resume=folder)))
+            result = fit(part[0], part[1], **own, resume=folder)
+            found.append(jax.tree.map(lambda leaf: leaf if isinstance(leaf, Tracer) else np.asarray(leaf), result))
     if resume is not None and (Path(resume) / f"{len(found):06d}").exists():
         raise ValueError(f"resume: {resume} holds more parts than the iterator gave, {len(found)}")
     if not found:

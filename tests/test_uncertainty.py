@@ -15,9 +15,8 @@ DATA = [nist.load(name) for name in nist.NAMES]
 def at(x):
     """A result that ended at x."""
     x, one = jnp.asarray(x), jnp.array(1)
-    return Result(
-        x, fun=jnp.array(0.0), grad=0 * x, residual=jnp.array(0.0), status=one, iterations=one, evaluations=one
-    )
+    zero, no = jnp.array(0.0), jnp.array(False)
+    return Result(x, zero, 0 * x, residual=zero, status=one, iterations=one, evaluations=one, degenerate=no)
 
 
 @pytest.mark.parametrize("data", DATA, ids=nist.NAMES)

@@ -1,0 +1,133 @@
+"""The derivative of the solution x(θ, l, u) by the implicit function theorem: no iteration is differentiated.
+
+    A: at a bound      dx_A = dl_A or du_A, the derivative of the bound that holds it
+    F: between them    H_FF dx_F = -(∂g_F/∂θ dθ + H_FA dx_A)                               Fiacco (1983), §3.2
+    value              df = ∂f/∂θ dθ + g_A dx_A, with g_F = 0
+
+f, g and H are those of the objective at x. A variable at a bound is held whatever its multiplier |g_i|; where that is
+zero the derivative is one-sided, and `Result.degenerate` says so.
+
+The linear system is solved once for a tangent or a cotangent, densely up to DENSE variables (n products with H, then
+Cholesky on the matrix scaled to a diagonal of ones), else by conjugate gradients. What missed its tolerance is NaN.
+
+Fiacco, Introduction to Sensitivity and Stability Analysis in Nonlinear Programming, Academic Press (1983).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import zero_from_primal
+from jax.scipy.linalg import cho_solve
+from jax.scipy.sparse.linalg import cg
+from jaxtyping import Array, Bool
+
+from .box import Box, Scalar, Vector
+from .status import Status
+
+DENSE = 2048  # variables: beyond, n products with H and n² numbers cost more than conjugate gradients
+CHUNK = 256  # products with H at a time
+MOST = 10_000  # iterations of conjugate gradients
+
+
+def tangent(objective: Callable, method: str | None, at: tuple, along: tuple, found: Any) -> Any:
+    """What a solve has `found`, (x, f, g, aux) of it being vectors, as derivative along (dθ, dbox) at (θ, box)."""
+    (theta, box), (dtheta, dbox) = at, along
+    x = found.x
+    low, high = held(x, found.grad, box)
+    free, dheld = ~(low | high), jnp.zeros_like(x)
+    if box is not None:
+        dheld = jnp.where(low, dbox.lower, jnp.where(high, dbox.upper, 0))
+    _, ((df, _), r) = jax.jvp(objective, (theta, x), (dtheta, dheld))
+    dx = dheld + _solve(lambda x: objective(theta, x)[1], x, free, -r, method)
+    bad = found.status >= Status.NON_FINITE  # ends at which nothing is known
+    dx, df = _unless(bad, dx), _unless(bad, df)
+    _, ((_, daux), dg) = jax.jvp(objective, (theta, x), (dtheta, dx))
+    return jax.tree.map(zero_from_primal, found)._replace(x=dx, fun=df, grad=dg, aux=daux)
+
+
+def held(x: Vector, g: Vector, box: Box | None) -> tuple[Bool[Array, " n"], Bool[Array, " n"]]:
+    """Which variables their lower bound holds, and which their upper; one that is fixed, the one that g presses on."""
+    if box is None:
+        return jnp.zeros(len(x), bool), jnp.zeros(len(x), bool)
+    low, high = x <= box.lower, x >= box.upper
+    return low & ~(high & (g < 0)), high & ~(low & (g >= 0))
+
+
+def degenerate(x: Vector, g: Vector, residual: Scalar, box: Box | None) -> Bool[Array, ""]:
+    """Whether the multiplier |g_i| of some variable at a bound can't be told from zero."""
+    if box is None:
+        return jnp.zeros_like(residual, bool)
+    at = ((x <= box.lower) | (x >= box.upper)) & (box.lower < box.upper)
+    small = jnp.maximum(residual, jnp.finfo(x.dtype).eps ** 0.5 * jnp.max(jnp.abs(g)))
+    return jnp.any(at & (jnp.abs(g) <= small))
+
+
+def _solve(gradient: Callable, x: Vector, free: Bool[Array, " n"], b: Vector, method: str | None) -> Vector:
+    """z with H_FF z_F = b_F, H = ∂g/∂x, and 0 elsewhere; NaN if the solve missed its tolerance."""
+
+    def solve(matvec: Callable, b: Vector) -> Vector:
+        z, residual = solve_and_judge(matvec, b, method)
+        # For b = 0, as of a result that the caller has masked, nothing is needed of A.
+        return jnp.where(jnp.all(b == 0), 0, jnp.where(residual <= tolerance(b, method), z, jnp.nan))
+
+    return jax.lax.custom_linear_solve(reduced_hessian(gradient, x, free), jnp.where(free, b, 0), solve, symmetric=True)
+
+
+def _unless(bad: Bool[Array, ""], tangent: Array) -> Array:
+    """The tangent; NaN if bad, unless it is zero: as a linear function, so that a cotangent too becomes NaN."""
+
+    def same(_: Callable, b: Array) -> Array:
+        return jnp.where(bad & jnp.any(b != 0), jnp.nan, b)
+
+    return jax.lax.custom_linear_solve(lambda v: v, tangent, same, symmetric=True)
+
+
+def reduced_hessian(gradient: Callable, x: Vector, free: Bool[Array, " n"]) -> Callable[[Vector], Vector]:
+    """v ↦ H_FF v_F, and v elsewhere."""
+    # Reverse over reverse, for an objective may have a custom_vjp; once, for the products that all begin with it.
+    transposed = jax.vjp(gradient, x)[1]
+    return lambda v: jnp.where(free, transposed(jnp.where(free, v, 0))[0], v)
+
+
+def solve_and_judge(matvec: Callable, b: Vector, method: str | None) -> tuple[Vector, Scalar]:
+    """z with A z = b, A being positive definite, and its relative residual."""
+    return (_dense if _is_dense(b, method) else _conjugate_gradients)(matvec, b)
+
+
+def tolerance(b: Vector, method: str | None) -> float:
+    """The largest relative residual of a solve that is taken."""
+    # Dense: of the preconditioned system, where it is the error of z. CG: the error may be as many times larger as the
+    # condition number is; much less can't be reached in rounded arithmetic at condition 1e6.
+    return float(jnp.finfo(b.dtype).eps) ** (3 / 8 if _is_dense(b, method) else 5 / 8)
+
+
+def _is_dense(b: Vector, method: str | None) -> bool:
+    return method == "dense" or (method is None and len(b) <= DENSE)
+
+
+def _dense(matvec: Callable, b: Vector) -> tuple[Vector, Scalar]:
+    """By Cholesky, refined once. The residual is that of M⁻¹A z = M⁻¹b with M the factorized A: the error of z."""
+    n, eps = len(b), jnp.finfo(b.dtype).eps
+    A = jax.lax.map(matvec, jnp.eye(n, dtype=b.dtype), batch_size=CHUNK)
+    diagonal = jnp.diagonal(A)
+    scale = jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1))
+    L = jnp.linalg.cholesky(A * scale[:, None] * scale[None, :])  # NaN if not positive definite
+    sound = jnp.min(jnp.diagonal(L)) ** 2 > n * eps  # else it is singular, as far as can be told
+
+    def norm(z: Vector) -> Scalar:
+        return jnp.linalg.norm(z / scale)
+
+    z = scale * cho_solve((L, True), scale * b)
+    correction = scale * cho_solve((L, True), scale * (b - matvec(z)))
+    residual = norm(correction) / jnp.where(norm(z) == 0, 1, norm(z))
+    return z + correction, jnp.where(sound, residual, jnp.inf)
+
+
+def _conjugate_gradients(matvec: Callable, b: Vector) -> tuple[Vector, Scalar]:
+    """By conjugate gradients, begun again where rounding has led the residual that they update astray."""
+    size, goal = jnp.linalg.norm(b), tolerance(b, "cg")
+    z, _ = cg(matvec, b, tol=goal / 2, maxiter=MOST)
+    z = z + cg(matvec, b - matvec(z), tol=0.0, atol=goal / 2 * size, maxiter=MOST)[0]
+    return z, jnp.linalg.norm(b - matvec(z)) / jnp.where(size == 0, 1, size)

@@ -1,0 +1,88 @@
+"""The linear solve inside the derivative of `minimize`, for whoever wants to see how well it went.
+
+    z_F = H_FF⁻¹ b_F,   z_A = 0
+
+With b = ∂loss/∂x the derivative of the loss is -zᵀ ∂g/∂θ: z is all of the solution's that enters. implicit.py.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PyTree
+
+from . import implicit
+from .argmin import Result, ravel, trace
+from .arguments import check_args, check_bounds, check_linear_solver
+from .box import Box, Scalar
+
+
+class ReducedSolve(NamedTuple):
+    """What `reduced_solve` found.
+
+    Attributes:
+      z: H_FF⁻¹ b_F for the variables strictly inside their bounds, 0 for the others, like x.
+      residual: of the solve, relative, `()`: dense, the estimated error of z in the norm of H's diagonal, inf if H_FF
+        is singular or has a negative eigenvalue; conjugate gradients, ‖b_F - H_FF z_F‖/‖b_F‖.
+      accurate: whether the residual is small enough for the derivative to be given, `()`; it is NaN otherwise.
+    """
+
+    z: PyTree
+    residual: Scalar
+    accurate: Bool[Array, ""]
+
+
+def reduced_solve(
+    fun: Callable,
+    result: Result,
+    b: PyTree,
+    args: tuple | Any = (),
+    *,
+    bounds: Any = None,
+    has_aux: bool = False,
+    value_and_grad: bool = False,
+    linear_solver: str | None = None,
+) -> ReducedSolve:
+    """The solve H_FF z = b_F that the derivative of a minimizer takes, with its residual.
+
+    H is the Hessian of fun at result.x, F are the variables strictly inside their bounds. In reverse mode b is the
+    derivative of the loss by x; in forward mode -∂g/∂θ dθ.
+
+    Args:
+      fun, args, bounds, has_aux, value_and_grad, linear_solver: as given to `minimize`.
+      result: what it returned.
+      b: the right-hand side, in the structure and shapes of result.x.
+
+    Returns:
+      A `ReducedSolve`.
+
+    Raises:
+      TypeError, ValueError: for an argument that cannot be right; the message names it and what was expected.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxlbfgsb import minimize, reduced_solve
+      >>> fun = lambda x: 2 * x[0] ** 2 + (x[1] - 3) ** 2
+      >>> result = minimize(fun, jnp.ones(2), bounds=(None, 1.0))
+      >>> solve = reduced_solve(fun, result, jnp.ones(2), bounds=(None, 1.0))
+      >>> print(solve.z, solve.accurate)
+      [0.25 0.  ] True
+
+    References:
+      Fiacco, Introduction to Sensitivity and Stability Analysis in Nonlinear Programming, Academic Press (1983), §3.2.
+    """
+    check_linear_solver(linear_solver)
+    if jax.tree.map(jnp.shape, b) != jax.tree.map(jnp.shape, result.x):
+        raise ValueError(f"b must have the structure and shapes of result.x, {jax.tree.map(jnp.shape, result.x)}")
+    lower, upper = check_bounds(bounds, result.x)
+    args = check_args(args if isinstance(args, tuple) else (args,))
+    objective, theta, _ = trace(fun, result.x, args, has_aux, value_and_grad)
+    x, unravel = ravel(result.x)
+    box = None if lower is None else Box(ravel(lower)[0], ravel(upper)[0])
+    low, high = implicit.held(x, ravel(result.grad)[0], box)
+    free = ~(low | high)
+    right = jnp.where(free, ravel(b)[0].astype(x.dtype), 0)
+    matvec = implicit.reduced_hessian(lambda x: objective(theta, x)[1], x, free)
+    z, residual = implicit.solve_and_judge(matvec, right, linear_solver)
+    return ReducedSolve(unravel(z), residual, residual <= implicit.tolerance(right, linear_solver))
