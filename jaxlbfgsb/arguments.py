@@ -170,6 +170,15 @@ def check_args(args: tuple) -> tuple:
     return args
 
 
+def in_tuple(args: Any, in_axes: Any, at: int) -> tuple[tuple, Any]:
+    """args as a tuple, and in_axes, whose entry `at` is for them, to go with it."""
+    if isinstance(args, tuple):
+        return args, in_axes
+    if isinstance(in_axes, tuple) and len(in_axes) > at and not isinstance(in_axes[at], int | None):
+        in_axes = (*in_axes[:at], (in_axes[at],), *in_axes[at + 1 :])
+    return (args,), in_axes
+
+
 def check_gradient(grad: PyTree, x0: PyTree) -> None:
     """Raises if what fun returned as its gradient has not the tree, shapes and kind of x0."""
     if jax.tree.structure(grad) != jax.tree.structure(x0):
@@ -205,7 +214,7 @@ def _known(value: Any) -> bool:
 
 def inside_jit() -> bool:
     """True while another jit is being traced."""
-    return isinstance(jax.lax.full((), 0.0), Tracer)
+    return isinstance(jax.lax.iota(np.int32, 1), Tracer)  # made on the device: no transfer, which may be forbidden
 
 
 def is_array(value: Any) -> bool:

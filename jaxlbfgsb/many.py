@@ -24,7 +24,7 @@ from jaxtyping import Array, PyTree
 
 from . import results
 from .argmin import LEAN, Result, check_statics
-from .arguments import check_bounds, check_options, check_x0, inside_jit
+from .arguments import check_bounds, check_options, check_x0, in_tuple, inside_jit
 from .lanes import Problem, Settings, each, fit_all
 from .solver import Options
 
@@ -107,8 +107,7 @@ def minimize_many(
         keywords |= {"value_and_grad": value_and_grad, "memory_size": memory_size, "mesh": mesh, "progress": progress}
         return _from_parts(partial(minimize_many, fun, **keywords), x0, resume)
 
-    if not isinstance(args, tuple):
-        args, in_axes = (args,), _around_args(in_axes)
+    args, in_axes = in_tuple(args, in_axes, 1)
     problems, batched = _read(x0, args, bounds, options, in_axes)
     K = _size(problems, batched)
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), problems)
@@ -127,13 +126,6 @@ def minimize_many(
     if mesh is not None:
         return _kept(fun, settings, K, mesh)(problems)
     return _in_parts(fun, settings, problems, K, progress, resume)
-
-
-def _around_args(in_axes: Any) -> Any:
-    """in_axes for args that have been put into a tuple."""
-    if not isinstance(in_axes, tuple) or len(in_axes) != 3 or in_axes[1] is None or isinstance(in_axes[1], int):
-        return in_axes
-    return in_axes[0], (in_axes[1],), in_axes[2]
 
 
 def _read(x0: PyTree, args: tuple, bounds: Any, options: Options, in_axes: Any) -> tuple[Problem, Problem]:
