@@ -323,8 +323,8 @@ def _solve(
         if task is None and status != Status.RUNNING:
             task = TASKS[Status(status)]
         if task is None:
-            known, x = np.array_equal(run.x, x), run.x
-            if not known:  # SciPy remembers the last point
+            last_x, x = x, run.x
+            if (x != last_x).any():  # SciPy remembers the last point
                 f, packed = evaluate(x, run.answer)
 
     assert iterate is not None

@@ -271,14 +271,9 @@ def _settings_here() -> Callable[[], ExitStack]:
 def _in_parts(
     fun: Callable, settings: Settings, problems: Problem, K: int, mesh: Mesh | None, progress: Any, resume: Any
 ) -> Result:
-    devices, threads = (1, _cores() if jax.default_backend() == "cpu" else 1) if mesh is None else (mesh.size, 1)
-    problems = jax.tree.unflatten(
-        jax.tree.structure(problems),
-        [
-            leaf if many else native(leaf)
-            for leaf, many in zip(jax.tree.leaves(problems), settings.batched, strict=True)
-        ],
-    )
+    devices = 1 if mesh is None else mesh.size
+    threads = _cores() if mesh is None and jax.default_backend() == "cpu" else 1
+    problems = each(problems, tuple(not many for many in settings.batched), native)
     size = _part_size(problems, settings, K, threads, devices)
     folder = None
     if resume is not None:

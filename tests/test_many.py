@@ -456,6 +456,12 @@ x0, data = peaks.draw(201)
 mesh = jax.make_mesh((jax.device_count(),), ("fits",))
 assert jax.device_count() == 4
 found = minimize_many(peaks.misfit, x0, data, bounds=(peaks.LOWER, peaks.UPPER), mesh=mesh)
+if len(sys.argv) > 2:
+    try:
+        minimize_many(peaks.misfit, x0, data, mesh=mesh, progress=True)
+        raise SystemExit("no error")
+    except ValueError as error:
+        assert "all of this process" in str(error)
 replicated = jax.jit(lambda r: r, out_shardings=NamedSharding(mesh, PartitionSpec()))(found)
 program = jax.jit(lambda x, y: minimize_many(peaks.misfit, x, y, bounds=(peaks.LOWER, peaks.UPPER), mesh=mesh).x)
 x, y = (jax.device_put(a[:200], NamedSharding(mesh, PartitionSpec("fits"))) for a in (x0, data))
