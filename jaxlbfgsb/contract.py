@@ -143,5 +143,7 @@ def mapping(workers: Any, resources: ExitStack) -> Callable:
         return objectives.in_order
     if workers != -1 and workers < 1:
         raise RuntimeError("Number of workers specified must be -1, an int >= 1, or an object with a 'map' method")
-    context = get_context(get_start_method(allow_none=True) or "spawn")  # a fork of a process with JAX's threads hangs
+    method = get_start_method(allow_none=True)
+    # A fork of a process with JAX's threads hangs, and is what any library may have set: tqdm's first bar does.
+    context = get_context("spawn" if method in (None, "fork") else method)
     return resources.enter_context(context.Pool(None if workers == -1 else workers)).map

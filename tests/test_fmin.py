@@ -1968,7 +1968,9 @@ def test_one_worker_is_none(workers):
     assert_array_equal(scipy_method(rosen, CREST, workers=workers).x, scipy_method(rosen, CREST).x)
 
 
-def test_workers_may_be_processes():
+@pytest.mark.parametrize("method", [None, "fork"])
+def test_workers_may_be_processes(method, monkeypatch):
+    monkeypatch.setattr("jaxlbfgsb.contract.get_start_method", lambda allow_none: method)
     assert_array_equal(scipy_method(rosen, CREST, maxiter=2, workers=2).x, scipy_method(rosen, CREST, maxiter=2).x)
 
 
