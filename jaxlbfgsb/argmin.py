@@ -46,8 +46,8 @@ class Result(NamedTuple):
       status: why it ended, `()`, an integer of `Status`.
       iterations: accepted steps, `()`.
       evaluations: of the objective with its gradient, `()`.
-      degenerate: whether a variable is at a bound with a multiplier |g_i| that can't be told from zero: then the
-        derivative of x is one-sided, that of the variable staying there, `()`.
+      degenerate: whether a variable is at a bound, or too near to tell, with a multiplier |g_i| too small to tell from
+        zero: then the derivative of x is one-sided, `()`.
       aux: what the objective returned beside its value at x, with `has_aux`; else None.
     """
 

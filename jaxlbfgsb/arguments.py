@@ -4,6 +4,7 @@ Values that are traced cannot be looked at; `traced_status` judges them inside t
 """
 
 import sys
+from collections.abc import Iterable
 from numbers import Number
 from typing import Any
 
@@ -130,8 +131,11 @@ def _numbers(entries: list, x0: Array) -> Any:
     return (np if all(map(_known, entries)) else jnp).asarray(entries, x0.dtype)
 
 
-def check_options(options: Options) -> Options:
-    """The options, if all that can be seen of them is sound; limits beyond 2³¹ are no limits."""
+def check_options(options: Options, batched: Iterable[str] = ()) -> Options:
+    """The options, if all that can be seen of them is sound; limits beyond 2³¹ are no limits.
+
+    Those named in `batched` have one entry a problem. Their tolerances are judged where each problem begins.
+    """
     if not isinstance(options, Options):
         raise TypeError(f"options must be an Options, got {type(options).__name__}; write Options(gtol=1e-8), say")
     for name in options._fields:
@@ -142,14 +146,16 @@ def check_options(options: Options) -> Options:
         dtype = _dtype(value)
         if not (jnp.issubdtype(dtype, jnp.integer) or (jnp.issubdtype(dtype, jnp.floating) and not limit)):
             raise TypeError(f"options.{name} must be {'an integer' if limit else 'a real number'}, got {value!r}")
-        if np.shape(value) != ():
+        many = name in batched
+        if np.ndim(value) != many:
             raise ValueError(f"options.{name} must be a scalar, got shape {list(np.shape(value))}; vmap over options")
         least = 1 if name == "max_linesearch" else 0
-        if _known(value) and not value >= least:
+        if _known(value) and (limit or not many) and not np.all(value >= least):
             expected = f"be at least {least}" if limit else "not be negative or NaN"
-            raise ValueError(f"options.{name} must {expected}, got {value}")
-        if limit and isinstance(value, int):
-            options = options._replace(**{name: min(value, np.iinfo(np.int32).max)})
+            raise ValueError(f"options.{name} must {expected}, got {np.min(value)}")
+        most = np.iinfo(np.int32).max
+        if limit and (isinstance(value, int) or (many and _known(value) and np.any(value > most))):
+            options = options._replace(**{name: np.minimum(value, most) if many else min(value, most)})
     return options
 
 
@@ -174,6 +180,15 @@ def check_args(args: tuple) -> tuple:
         if not is_array(leaf) and not isinstance(leaf, Number):
             raise TypeError(f"args{_at(path)} must be an array or a number, got {type(leaf).__name__}")
     return args
+
+
+def in_tuple(args: Any, in_axes: Any, at: int) -> tuple[tuple, Any]:
+    """args as a tuple, and in_axes, whose entry `at` is for them, to go with it."""
+    if isinstance(args, tuple):
+        return args, in_axes
+    if isinstance(in_axes, tuple) and len(in_axes) > at and not isinstance(in_axes[at], int | None):
+        in_axes = (*in_axes[:at], (in_axes[at],), *in_axes[at + 1 :])
+    return (args,), in_axes
 
 
 def check_gradient(grad: PyTree, x0: PyTree) -> None:
@@ -202,7 +217,10 @@ def traced_status(x: Vector, box: Box | None, options: Options) -> Int[Array, ""
 
 
 def _dtype(value: Any) -> np.dtype:
-    return jnp.result_type(bool if value is None else value)
+    try:
+        return jnp.result_type(bool if value is None else value)
+    except (TypeError, ValueError):
+        return np.dtype(object)
 
 
 def _known(value: Any) -> bool:
@@ -211,7 +229,18 @@ def _known(value: Any) -> bool:
 
 def inside_jit() -> bool:
     """True while another jit is being traced."""
-    return isinstance(jax.lax.full((), 0.0), Tracer)
+    return isinstance(jax.lax.iota(np.int32, 1), Tracer)  # made on the device: no transfer, which may be forbidden
+
+
+def native(leaf: Any) -> Any:
+    """The leaf, an array of NumPy's in this machine's byte order."""
+    foreign = isinstance(leaf, np.ndarray) and not leaf.dtype.isnative
+    return leaf.astype(leaf.dtype.newbyteorder("=")) if foreign else leaf
+
+
+def is_key(leaf: Any) -> bool:
+    """True for an array of keys, of jax.random.key, which NumPy cannot hold."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def is_array(value: Any) -> bool:

@@ -3,10 +3,11 @@
 import operator
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from multiprocessing import get_context, get_start_method
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax.core import Tracer
 
@@ -31,6 +32,7 @@ class Unset(NamedTuple):
 
 
 NO_IPRINT, NO_DISP = Unset("-1"), Unset("None")
+NO_FTOL, NO_GTOL = Unset("2.2e-09"), Unset("1e-05")
 
 
 def refuse_traced(*arguments: Any) -> None:
@@ -40,7 +42,17 @@ def refuse_traced(*arguments: Any) -> None:
 
 
 def _holds_tracer(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = tuple(value.values())
     return isinstance(value, Tracer) or (isinstance(value, (tuple, list)) and any(map(_holds_tracer, value)))
+
+
+def unguarded() -> AbstractContextManager:
+    """A context without JAX's transfer guards: func takes NumPy arrays, and what it does with them is a transfer."""
+    config: Any = jax.config
+    ways = "host_to_device", "device_to_host", "device_to_device"
+    guarded = any(getattr(config, f"jax_transfer_guard_{way}") for way in ways)
+    return jax.transfer_guard("allow") if guarded else nullcontext()
 
 
 def warn_of_output(iprint: Any, disp: Any, stacklevel: int = 3) -> None:
@@ -49,7 +61,7 @@ def warn_of_output(iprint: Any, disp: Any, stacklevel: int = 3) -> None:
             warnings.warn(DEPRECATED, DeprecationWarning, stacklevel=stacklevel)
 
 
-def warn_of_unused(hess: Any, hessp: Any, constraints: Any, unknown: dict[str, Any]) -> None:
+def warn_of_unused(hess: Any, hessp: Any, constraints: Any) -> None:
     method = "Method jaxlbfgsb.scipy_method"
     for holds, what in (
         (hess is not None, "does not use Hessian information (hess)."),
@@ -58,10 +70,13 @@ def warn_of_unused(hess: Any, hessp: Any, constraints: Any, unknown: dict[str, A
     ):
         if holds:
             warnings.warn(f"{method} {what}", RuntimeWarning, stacklevel=4)
-    if unknown:
+
+
+def warn_of_unknown(options: dict[str, Any]) -> None:
+    if options:
         from scipy.optimize import OptimizeWarning
 
-        warnings.warn(f"Unknown solver options: {', '.join(map(str, unknown))}", OptimizeWarning, stacklevel=4)
+        warnings.warn(f"Unknown solver options: {', '.join(options)}", OptimizeWarning, stacklevel=4)
 
 
 def memory_size(m: Any) -> int:
@@ -103,7 +118,7 @@ def _sides(bounds: Any) -> tuple[Vector, Vector]:
     """The lower and the upper bounds."""
     if hasattr(bounds, "lb"):
         return np.asarray(bounds.lb, np.float64), np.asarray(bounds.ub, np.float64)
-    lower, upper = zip(*bounds, strict=True)
+    lower, upper = zip(*((low, high) for low, high in map(tuple, bounds)), strict=True)
     sides = (lower, -np.inf), (upper, np.inf)
     lower, upper = (
         np.array([absent if bound is None else float(np.asarray(bound).item()) for bound in side])
@@ -123,10 +138,12 @@ def mapping(workers: Any, resources: ExitStack) -> Callable:
     """The map to take differences with: SciPy's `workers`, a map or a number of processes."""
     if callable(workers):
         return workers
-    workers = 1 if workers is None else operator.index(workers)
+    workers = int(workers or 1)
     if workers == 1:
         return objectives.in_order
     if workers != -1 and workers < 1:
-        raise RuntimeError(f"workers must be -1, a number of processes or a map, got {workers}")
-    context = get_context(get_start_method(allow_none=True) or "spawn")  # a fork of a process with JAX's threads hangs
+        raise RuntimeError("Number of workers specified must be -1, an int >= 1, or an object with a 'map' method")
+    method = get_start_method(allow_none=True)
+    # A fork of a process with JAX's threads hangs, and is what any library may have set: tqdm's first bar does.
+    context = get_context("spawn" if method in (None, "fork") else method)
     return resources.enter_context(context.Pool(None if workers == -1 else workers)).map

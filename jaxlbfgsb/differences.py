@@ -52,8 +52,8 @@ def _forward(values: Values, x: Vector, f: float, h: Vector, lower: Vector, uppe
     outside, fits = (x + h < lower) | (x + h > upper), abs(h) <= np.maximum(below, above)
     h = np.where(fits, np.where(outside, -h, h), np.where(above >= below, above, -below))
     to = np.clip(x + h, lower, upper)
-    differences = [value - f for value in values(_with(x, i, to[i]) for i in free)]
-    return np.array(differences) / (to - x)[free], len(free)
+    rise = np.subtract(list(values(_with(x, i, to[i]) for i in free)), f)  # an error for bool
+    return rise / (to - x)[free], len(free)
 
 
 def _central(values: Values, x: Vector, f: float, h: Vector, lower: Vector, upper: Vector, free: Index) -> tuple:
@@ -68,7 +68,7 @@ def _central(values: Values, x: Vector, f: float, h: Vector, lower: Vector, uppe
     second = np.clip(np.where(both, x + h, x + 2 * h), lower, upper)
     found = iter(values(_with(x, i, to[i]) for i in free for to in (first, second)))
     pairs = [(next(found), next(found)) for _ in free]
-    rise = [b - a if both[i] else -3 * f + 4 * a - b for i, (a, b) in zip(free, pairs, strict=True)]
+    rise = [np.subtract(b, a) if both[i] else -3 * f + 4 * a - b for i, (a, b) in zip(free, pairs, strict=True)]
     return np.array(rise) / np.where(both, second - first, second - x)[free], 2 * len(free)
 
 

@@ -8,7 +8,7 @@ between evaluations, the limits and the callback. Where SciPy's behaviour is not
 
 import inspect
 import math
-import operator
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -99,6 +99,7 @@ def fmin_l_bfgs_b(
       - After `ABNORMAL` f is the value at x, not that at the last trial.
       - x is float64 also if x0 is float32. A gradient of another size than x is a ValueError; one of another shape is
         ravelled.
+      - A row of three among the bounds is a ValueError, also beside pairs; an object of `Bounds` may be used.
       - NaN among the bounds, and a lower bound of inf or an upper one of -inf, are a ValueError before any work.
       - A fixed variable, low = high, is no trouble to approx_grad; its entry of `grad` is 0 then.
       - The arrays in an `intermediate_result` are the callback's own.
@@ -117,7 +118,7 @@ def fmin_l_bfgs_b(
       Morales, Nocedal, ACM TOMS 38 (2011); the contract of scipy.optimize.fmin_l_bfgs_b.
     """
     args = (*args,)
-    contract.refuse_traced(x0, bounds, args)
+    contract.refuse_traced(x0, bounds, args, factr, pgtol, epsilon)
     report = _reporter(callback)
     contract.warn_of_output(iprint, disp)
     ftol = factr * EPS
@@ -135,7 +136,8 @@ def fmin_l_bfgs_b(
         evaluate = objectives.own(func, args, calls)
     else:
         raise TypeError(f"fprime must be a function of x and args or None, got {type(fprime).__name__}")
-    end = _solve(evaluate, x, lower, upper, calls, m, ftol, pgtol, maxls, maxfun, maxiter, report)
+    with contract.unguarded():
+        end = _solve(evaluate, x, lower, upper, calls, m, ftol, pgtol, maxls, maxfun, maxiter, report)
     found = {"grad": end.g, "task": end.task, "funcalls": calls["fun"], "nit": end.iterations, "warnflag": end.warnflag}
     return end.x, end.f, found
 
@@ -153,8 +155,8 @@ def scipy_method(
     *,
     tol: float | None = None,
     maxcor: int = 10,
-    ftol: float | None = None,
-    gtol: float | None = None,
+    ftol: Any = contract.NO_FTOL,
+    gtol: Any = contract.NO_GTOL,
     eps: Any = 1e-8,
     maxfun: float = 15000,
     maxiter: float = 15000,
@@ -200,26 +202,32 @@ def scipy_method(
     from scipy.optimize import LbfgsInvHessProduct, OptimizeResult
 
     args = args if isinstance(args, tuple) else (args,)
-    contract.refuse_traced(x0, bounds, args)
-    contract.warn_of_unused(hess, hessp, constraints, unknown)
+    contract.refuse_traced(x0, bounds, args, tol, ftol, gtol, eps)
+    contract.warn_of_unused(hess, hessp, constraints)
     x = np.atleast_1d(np.asarray(x0)).astype(np.float64)
     if x.ndim != 1:
         raise ValueError("'x0' must only have one dimension.")
     lower, upper = contract.wide_box(bounds, len(x))
     x = np.clip(x, lower, upper)
     free = lower < upper
-    if len(x) and not free.any():
+    if bounds is not None and not free.any():
         value, message = fun(x.copy(), *args), "All independent variables were fixed by bounds."
         value = value[0] if jac is True else value
         return OptimizeResult(x=x, fun=value, success=True, message=message, nfev=1, njev=0, nhev=0)
     given = callable(jac) or jac is True
     whole, free = x, free | given
     report = _reporter(callback, free, whole)
+    contract.warn_of_unknown(unknown)
     contract.warn_of_output(iprint, disp, stacklevel=4)
+    ftol, gtol = (
+        given if given is not absent else usual if tol is None else tol
+        for given, absent, usual in ((ftol, contract.NO_FTOL, FTOL), (gtol, contract.NO_GTOL, 1e-5))
+    )
+    ftol = ftol / EPS * EPS  # as SciPy, which refuses here what is no number
 
     fun = fun if free.all() else partial(_at_free, fun, whole, free)
     x, lower, upper, calls = x[free], lower[free], upper[free], Counter()
-    with ExitStack() as resources:
+    with contract.unguarded(), ExitStack() as resources:
         if jac is True:
             evaluate = objectives.in_pairs(fun, args, calls)
         elif given:
@@ -231,8 +239,6 @@ def scipy_method(
             evaluate = objectives.by_differences(
                 fun, args, calls, values, scheme=scheme, lower=lower, upper=upper, **step
             )
-        ftol = next(value for value in (ftol, tol, FTOL) if value is not None)
-        gtol = next(value for value in (gtol, tol, 1e-5) if value is not None)
         end = _solve(evaluate, x, lower, upper, calls, maxcor, ftol, gtol, maxls, maxfun, maxiter, report)
     pairs = host.pairs_used(*end.last) if end.last else np.zeros((2, 0, len(x)))
     result = OptimizeResult(
@@ -283,8 +289,8 @@ def _solve(
     n, (f, packed) = len(x), evaluate(x, host.asking(x))
     if not maxls > 0:
         raise ValueError("maxls must be positive.")
-    maxls = operator.index(maxls)
-    pgtol = math.ldexp(pgtol, 0)  # what C takes for a double: Decimal, but no text
+    (maxls,) = array("i", [maxls])  # what C takes for an int
+    ftol, pgtol = math.ldexp(ftol, 0), math.ldexp(pgtol, 0)  # and for a double: Decimal, but no text
     m = contract.memory_size(m)
     iterations, halted, iterate, last, run = 0, False, None, None, None
     refused = "ERROR: FACTR < 0" if ftol < 0 else "ERROR: M <= 0" if m == 0 else "ERROR: N <= 0" if n == 0 else None
@@ -317,8 +323,8 @@ def _solve(
         if task is None and status != Status.RUNNING:
             task = TASKS[Status(status)]
         if task is None:
-            known, x = np.array_equal(run.x, x), run.x
-            if not known:  # SciPy remembers the last point
+            last_x, x = x, run.x
+            if (x != last_x).any():  # SciPy remembers the last point
                 f, packed = evaluate(x, run.answer)
 
     assert iterate is not None

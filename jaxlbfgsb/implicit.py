@@ -56,12 +56,13 @@ def held(x: Vector, g: Vector, box: Box | None) -> tuple[Bool[Array, " n"], Bool
 
 
 def degenerate(x: Vector, g: Vector, residual: Scalar, box: Box | None) -> Bool[Array, ""]:
-    """Whether the multiplier |g_i| of some variable at a bound can't be told from zero."""
+    """Whether some variable is at a bound, or too near to tell, with a multiplier |g_i| too small to tell from zero."""
     if box is None:
         return jnp.zeros_like(residual, bool)
-    at = ((x <= box.lower) | (x >= box.upper)) & (box.lower < box.upper)
-    small = jnp.maximum(residual, jnp.finfo(x.dtype).eps ** 0.5 * jnp.max(jnp.abs(g)))
-    return jnp.any(at & (jnp.abs(g) <= small))
+    little = jnp.finfo(x.dtype).eps ** 0.5
+    near = jnp.minimum(x - box.lower, box.upper - x) <= jnp.maximum(residual, little * jnp.abs(x))
+    weak = jnp.abs(g) <= jnp.maximum(residual, little * jnp.max(jnp.abs(g)))
+    return jnp.any(near & weak & (box.lower < box.upper))
 
 
 def _solve(gradient: Callable, x: Vector, free: Bool[Array, " n"], b: Vector, method: str | None) -> Vector:

@@ -24,7 +24,7 @@ from jaxtyping import Array, PyTree
 
 from . import results
 from .argmin import Result, check_statics, lean_jit
-from .arguments import check_bounds, check_linear_solver, check_options, check_x0, inside_jit
+from .arguments import check_bounds, check_linear_solver, check_options, check_x0, in_tuple, inside_jit, is_key, native
 from .lanes import Problem, Settings, each, fit_all
 from .solver import Options
 
@@ -73,7 +73,7 @@ def minimize_many(
       mesh: devices to share the problems among, those of other processes included; None for the default device.
       progress: whether to show a bar: fits done, fits a second, share converged.
       resume: a folder for results as they come, made if it is not there. The same call with the same folder, after
-        whatever has ended it, fits only what is missing. Not with a mesh and not inside jit.
+        whatever has ended it, fits only what is missing. Neither goes inside jit, nor with devices of other processes.
 
     Returns:
       A `Result` whose fields have the leading axis, in the order of the problems.
@@ -100,43 +100,54 @@ def minimize_many(
         raise ValueError(f"lanes must be an integer of at least 1, or None, got {lanes!r}")
     if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
         raise TypeError(f"mesh must be a jax.sharding.Mesh or None, got {type(mesh).__name__}")
+    keywords = {"in_axes": in_axes, "lanes": lanes, "has_aux": has_aux, "value_and_grad": value_and_grad}
+    keywords |= {"memory_size": memory_size, "linear_solver": linear_solver, "options": options, "mesh": mesh}
     if isinstance(x0, Iterator):
         if not (isinstance(args, tuple) and args == ()):
             raise ValueError("args must be left out when x0 is an iterator: each part brings its own, (x0, args)")
         if inside_jit():
             raise ValueError("x0 must hold arrays inside jit, got an iterator")
-        keywords = {"bounds": bounds, "in_axes": in_axes, "lanes": lanes, "has_aux": has_aux, "options": options}
-        keywords |= {"value_and_grad": value_and_grad, "memory_size": memory_size, "mesh": mesh, "progress": progress}
-        keywords |= {"linear_solver": linear_solver}
-        return _from_parts(partial(minimize_many, fun, **keywords), x0, resume)
+        return _from_parts(partial(_fit, fun, **keywords), x0, bounds, progress, resume)
+    return _fit(fun, x0, args, bounds, progress, resume, **keywords)
 
-    if not isinstance(args, tuple):
-        args, in_axes = (args,), _around_args(in_axes)
+
+def _fit(
+    fun: Callable,
+    x0: PyTree,
+    args: Any,
+    bounds: Any,
+    progress: Any,
+    resume: Any,
+    in_axes: Any,
+    lanes: int | None,
+    has_aux: bool,
+    value_and_grad: bool,
+    memory_size: int,
+    linear_solver: str | None,
+    options: Options,
+    mesh: Mesh | None,
+) -> Result:
+    """`minimize_many` of arrays; `progress` is True, False or what shows the results of a part."""
+    args, in_axes = in_tuple(args, in_axes, 1)
     problems, batched = _read(x0, args, bounds, options, in_axes)
     K = _size(problems, batched)
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), problems)
     flags = tuple(jax.tree.leaves(batched))
-    chosen = _lanes(one, flags, memory_size) if lanes is None else -(-int(lanes) // 8) * 8
+    chosen = _lanes(problems, flags, memory_size) if lanes is None else -(-int(lanes) // 8) * 8
     settings = Settings(flags, chosen, has_aux, value_and_grad, memory_size, linear_solver)
     if K == 0:
-        first = each(problems, flags, lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype))
+        problems = jax.tree.map(native, problems)
+        first = each(problems, flags, lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype))
         empty = jax.eval_shape(partial(fit_all, fun, settings), first, 0)[0]
         return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), empty)
     traced = inside_jit() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(problems))
-    if (traced or mesh is not None) and (resume is not None or progress):
-        raise ValueError("progress and resume need a call outside of jit and without a mesh")
+    if resume is None and not progress and (traced or mesh is not None):
+        program = jax.jit(_program(fun, settings, K, mesh)) if traced else _kept(fun, settings, K, mesh)
+        return program(jax.tree.map(native, problems))
     if traced:
-        return _shared(fun, settings, K, mesh)(problems)
-    if mesh is not None:
-        return _kept(fun, settings, K, mesh)(problems)
-    return _in_parts(fun, settings, problems, K, progress, resume)
-
-
-def _around_args(in_axes: Any) -> Any:
-    """in_axes for args that have been put into a tuple."""
-    if not isinstance(in_axes, tuple) or len(in_axes) != 3 or in_axes[1] is None or isinstance(in_axes[1], int):
-        return in_axes
-    return in_axes[0], (in_axes[1],), in_axes[2]
+        raise ValueError("progress and resume need a call outside of jit")
+    if mesh is not None and any(device.process_index != jax.process_index() for device in mesh.devices.flat):
+        raise ValueError("progress and resume need a mesh whose devices are all of this process")
+    return _in_parts(fun, settings, problems, K, mesh, progress, resume)
 
 
 def _read(x0: PyTree, args: tuple, bounds: Any, options: Options, in_axes: Any) -> tuple[Problem, Problem]:
@@ -150,14 +161,15 @@ def _read(x0: PyTree, args: tuple, bounds: Any, options: Options, in_axes: Any) 
     x0 = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "shape") else np.asarray(leaf), x0)
     named = ("x0", x0), ("args", args), ("bounds", bounds)
     flags = [_flags(axes, tree, name) for axes, (name, tree) in zip(in_axes, named, strict=True)]
-    like = jax.tree.map(lambda leaf, many: np.zeros(np.shape(leaf)[many:], leaf.dtype), x0, flags[0])
+    like = jax.tree.map(lambda leaf, many: np.zeros(np.shape(leaf)[many:], leaf.dtype.newbyteorder("=")), x0, flags[0])
     check_x0(like)
     if not any(jax.tree.leaves(flags[2])):  # the same for all: judged here and now
         bounds = check_bounds(bounds, like)
         bounds = None if bounds[0] is None else bounds
         flags[2] = jax.tree.map(lambda _: False, bounds)
+    options = jax.tree.map(native, options)
     batched = {name: np.ndim(value) == 1 for name, value in options._asdict().items() if value is not None}
-    check_options(options._replace(**{name: getattr(Options(), name) for name, many in batched.items() if many}))
+    options = check_options(options, [name for name, many in batched.items() if many])
     many: Any = options._replace(**batched)
     return Problem(x0, args, bounds, options), Problem(flags[0], flags[1], flags[2], many)
 
@@ -191,45 +203,51 @@ def _size(problems: Problem, batched: Problem) -> int:
     return next(iter(sizes.values()))
 
 
-def _lanes(shapes: Problem, batched: tuple[bool, ...], memory_size: int) -> int:
+def _lanes(problems: Problem, batched: tuple[bool, ...], memory_size: int) -> int:
     """A power of two whose states and data stay in a core's cache."""
-    leaves = jax.tree.leaves(shapes)
-    n = sum(int(np.prod(leaf.shape[many:])) for leaf, many in zip(jax.tree.leaves(shapes.x0), batched, strict=False))
+    leaves = jax.tree.leaves(problems)
+    n = sum(int(np.prod(leaf.shape[many:])) for leaf, many in zip(jax.tree.leaves(problems.x0), batched, strict=False))
     data = sum(int(np.prod(leaf.shape[1:])) for leaf, many in zip(leaves, batched, strict=True) if many)
     near, most = (CACHE, LANES) if jax.default_backend() == "cpu" else (DEVICE, WIDE)
     return 2 ** int(np.log2(np.clip(near // (8 * (data + (2 * memory_size + 16) * n)), 8, most)))
 
 
-def _shared(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> Callable[[Problem], Result]:
-    """problems ↦ the result, as one program."""
+def _program(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> Callable[..., Result]:
+    """(problems, how many of the K are wanted) ↦ the result."""
     if mesh is None:
-        return jax.jit(lambda problems: fit_all(fun, settings, problems, K)[0])
+        return lambda problems, count=K: fit_all(fun, settings, problems, count)[0]
     names, share = tuple(mesh.axis_names), -(-K // mesh.size)
     split, everywhere = PartitionSpec(names), PartitionSpec()
-    specs = [split if many else everywhere for many in settings.batched]
+    specs = [everywhere, *(split if many else everywhere for many in settings.batched)]
 
-    def fit(problems: Problem) -> Result:
-        def own(*leaves: Array) -> Result:
-            return fit_all(fun, settings, jax.tree.unflatten(structure, leaves), share)[0]
+    # By default the padding is solved too: what has no solution has no derivative.
+    def fit(problems: Problem, count: Any = share * mesh.size) -> Result:
+        def own(count: Array, *leaves: Array) -> Result:
+            count = jnp.clip(count - jax.lax.axis_index(names) * share, 0, share)
+            return fit_all(fun, settings, jax.tree.unflatten(structure, leaves), count)[0]
 
-        whole = each(problems, settings.batched, lambda leaf: _padded(leaf, share * mesh.size, jnp))
+        whole = each(problems, settings.batched, lambda leaf: _padded(leaf, share * mesh.size))
         leaves, structure = jax.tree.flatten(whole)
+        leaves = [jnp.asarray(count), *leaves]
         placed = [jax.device_put(leaf, NamedSharding(mesh, spec)) for leaf, spec in zip(leaves, specs, strict=True)]
         result = jax.shard_map(own, mesh=mesh, in_specs=tuple(specs), out_specs=split, check_vma=False)(*placed)
         if share * mesh.size == K:
             return result
         return jax.tree.map(lambda leaf: jax.device_put(leaf, NamedSharding(mesh, everywhere))[:K], result)
 
-    return jax.jit(fit)
+    return fit
 
 
-def _padded(leaf: Any, size: int, xp: Any) -> Any:
+def _padded(leaf: Any, size: int) -> Any:
     """The array with its last row repeated up to this size."""
-    missing = size - len(leaf)
+    missing, xp = size - len(leaf), np if isinstance(leaf, np.ndarray) else jnp
     return leaf if missing == 0 else xp.concatenate([leaf, xp.broadcast_to(leaf[-1:], (missing, *leaf.shape[1:]))])
 
 
-_kept = lru_cache(maxsize=64)(_shared)  # outside of jit, where each call would compile again
+@lru_cache(maxsize=64)
+def _kept(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> Callable[..., Result]:
+    """The same outside of jit, where each call would compile again."""
+    return lean_jit(_program(fun, settings, K, mesh))
 
 
 # Outside of jit: parts, threads, files.
@@ -253,72 +271,76 @@ def _settings_here() -> Callable[[], ExitStack]:
     return there
 
 
-@lru_cache(maxsize=64)
-def _compiled(fun: Callable, settings: Settings) -> Callable:
-    return lean_jit(partial(fit_all, fun, settings))
-
-
-def _in_parts(fun: Callable, settings: Settings, problems: Problem, K: int, progress: bool, resume: Any) -> Result:
-    threads = _cores() if jax.default_backend() == "cpu" else 1
-    size = _part_size(problems, settings, K, threads)
+def _in_parts(
+    fun: Callable, settings: Settings, problems: Problem, K: int, mesh: Mesh | None, progress: Any, resume: Any
+) -> Result:
+    devices = 1 if mesh is None else mesh.size
+    threads = _cores() if mesh is None and jax.default_backend() == "cpu" else 1
+    problems = each(problems, tuple(not many for many in settings.batched), native)
+    size = _part_size(problems, settings, K, threads, devices)
     folder = None
     if resume is not None:
         folder = results.open_folder(Path(resume), results.fingerprint(fun, settings, problems, K), size)
         size = folder.part
     rows = 2 ** int(np.ceil(np.log2(max(size, 8))))  # one program for all parts, and for other numbers of problems
-    settings_here, compiled = _settings_here(), _compiled(fun, settings)
+    rows = rows if mesh is None else -(-size // devices) * devices  # a device's share is one of rows
+    settings_here, compiled = _settings_here(), _kept(fun, settings, rows, mesh)
 
-    def read(start: int) -> Problem:
-        return each(problems, settings.batched, lambda leaf: np.asarray(leaf[start : min(start + size, K)]))
+    def read(start: int, stop: int) -> Problem:
+        return each(problems, settings.batched, lambda leaf: _rows(leaf, start, min(stop, K)))
 
     def fit(start: int) -> tuple[int, Result]:
         with settings_here():
-            part, count = read(start), min(size, K - start)
-            padded = each(part, settings.batched, lambda leaf: _padded(leaf, rows, np))
-            result = jax.tree.map(lambda leaf: np.asarray(leaf[:count]), compiled(padded, count)[0])
+            part, count = read(start, start + size), min(size, K - start)
+            padded = each(part, settings.batched, lambda leaf: _padded(leaf, rows))
+            result = jax.tree.map(lambda leaf: np.asarray(leaf)[:count], compiled(padded, count))
             if folder is not None:
                 results.save(folder, start, part, result)
             return start, result
 
-    first = each(problems, settings.batched, lambda leaf: _padded(np.asarray(leaf[:1]), rows, np))
-    like = compiled(first, 0)[0]  # compiles, before the threads would all do so
+    first = each(read(0, 1), settings.batched, lambda leaf: _padded(leaf, rows))
+    like = compiled(first, 0)  # compiles, before the threads would all do so
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(like)):  # fun closes over what a vmap has mapped
-        return _shared(fun, settings, K, None)(problems)
+        return jax.jit(_program(fun, settings, K, mesh))(jax.tree.map(native, problems))
     found = jax.tree.map(lambda leaf: np.empty((K, *leaf.shape[1:]), leaf.dtype), like)
-    converged = done = 0
     with ExitStack() as resources:
-        bar = _bar(resources, K) if progress else None
-
-        def keep(start: int, result: Result) -> None:
-            nonlocal done, converged
-            for whole, part in zip(jax.tree.leaves(found), jax.tree.leaves(result), strict=True):
-                whole[start : start + len(part)] = part
-            done, converged = done + len(result.status), converged + int(np.sum(result.converged))
-            if bar is not None:
-                bar.set_postfix(converged=f"{converged / done:.1%}", refresh=False)
-                bar.update(len(result.status))
-
-        missing = []
-        for start in range(0, K, size):  # all that is kept is read before anything is written beside it
-            known = None if folder is None else results.load(folder, start, partial(read, start), like)
-            if known is None:
-                missing.append(start)
-            else:
-                keep(start, known)
+        shown = _bar(resources, K) if progress is True else progress
         pool = ThreadPoolExecutor(threads)
         resources.callback(pool.shutdown, cancel_futures=True)
+
+        def keep(start: int, result: Result) -> None:
+            for whole, part in zip(jax.tree.leaves(found), jax.tree.leaves(result), strict=True):
+                whole[start : start + len(part)] = part
+            if shown:
+                shown(result)
+
+        def load(start: int) -> tuple[int, Result | None]:
+            assert folder is not None
+            return start, results.load(folder, start, partial(read, start, start + size), like)
+
+        missing = [*range(0, K, size)]
+        if folder is not None:  # all that is kept is read before anything is written beside it
+            for start, known in _as_completed(pool, load, missing.copy(), 2 * threads):
+                if known is not None:
+                    missing.remove(start)
+                    keep(start, known)
         for start, result in _as_completed(pool, fit, missing, 2 * threads):
             keep(start, result)
     return jax.tree.map(jnp.asarray, found)
 
 
-def _part_size(problems: Problem, settings: Settings, K: int, threads: int) -> int:
+def _rows(leaf: Any, start: int, stop: int) -> Any:
+    """These rows, in memory, in this machine's byte order."""
+    return leaf[start:stop] if is_key(leaf) else native(np.asarray(leaf[start:stop]))
+
+
+def _part_size(problems: Problem, settings: Settings, K: int, threads: int, devices: int) -> int:
     leaves = zip(jax.tree.leaves(problems), settings.batched, strict=True)
     row = sum(int(np.prod(leaf.shape[1:])) * leaf.dtype.itemsize for leaf, many in leaves if many)
     most = int(np.clip(PART_BYTES // max(row, 1), settings.lanes, PART))
     if 8 * threads >= K:
         return K
-    return -(-K // (threads * -(-K // (threads * most))))
+    return -(-K // (threads * -(-K // (threads * most * devices))))
 
 
 def _as_completed(pool: ThreadPoolExecutor, fit: Callable, starts: Any, ahead: int) -> Iterator[tuple[int, Result]]:
@@ -335,13 +357,22 @@ def _as_completed(pool: ThreadPoolExecutor, fit: Callable, starts: Any, ahead: i
             yield future.result()
 
 
-def _bar(resources: ExitStack, K: int) -> Any:
+def _bar(resources: ExitStack, K: int | None) -> Callable[[Result], None]:
+    """Shows a bar, and in it each result that it is handed."""
     from tqdm.auto import tqdm
 
-    return resources.enter_context(tqdm(total=K, unit="fit", smoothing=0))
+    bar, converged = resources.enter_context(tqdm(total=K, unit="fit", smoothing=0)), 0
+
+    def shown(result: Result) -> None:
+        nonlocal converged
+        converged += int(np.sum(result.converged))
+        bar.set_postfix(converged=f"{converged / (bar.n + len(result.status)):.1%}", refresh=False)
+        bar.update(len(result.status))
+
+    return shown
 
 
-def _from_parts(fit: Callable, parts: Iterator, resume: Any) -> Result:
+def _from_parts(fit: Callable, parts: Iterator, bounds: Any, progress: bool, resume: Any) -> Result:
     """The results of all parts, the next being read while one is fitted."""
     found, settings_here, end = [], _settings_here(), object()
     if resume is not None:
@@ -354,6 +385,7 @@ def _from_parts(fit: Callable, parts: Iterator, resume: Any) -> Result:
     with ExitStack() as resources:
         reader = ThreadPoolExecutor(1)
         resources.callback(reader.shutdown, wait=False, cancel_futures=True)
+        shown = _bar(resources, None) if progress else False
         coming = reader.submit(read)
         while (part := coming.result()) is not end:
             coming = reader.submit(read)
@@ -361,9 +393,9 @@ def _from_parts(fit: Callable, parts: Iterator, resume: Any) -> Result:
                 raise ValueError(
                     f"an iterator of problems must give (x0, args) or (x0, args, bounds), got {type(part)}"
                 )
-            own = {"bounds": part[2]} if len(part) == 3 else {}
+            own = part[2] if len(part) == 3 else bounds
             folder = None if resume is None else Path(resume) / f"{len(found):06d}"
-            result = fit(part[0], part[1], **own, resume=folder)
+            result = fit(part[0], part[1], own, shown, folder)
             found.append(jax.tree.map(lambda leaf: leaf if isinstance(leaf, Tracer) else np.asarray(leaf), result))
     if resume is not None and (Path(resume) / f"{len(found):06d}").exists():
         raise ValueError(f"resume: {resume} holds more parts than the iterator gave, {len(found)}")

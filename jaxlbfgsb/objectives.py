@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.errors import JAXTypeError
 from jax.stages import Compiled
 from jaxtyping import Array
 
@@ -131,6 +132,8 @@ def scalar(value: Any) -> Any:
     if not np.isscalar(value):
         try:
             value = np.asarray(value).item()
+        except JAXTypeError as error:
+            raise TypeError(TRACED) from error
         except (TypeError, ValueError) as error:
             raise ValueError("The user-provided objective function must return a scalar value.") from error
     number: Any = value
@@ -145,7 +148,10 @@ def _of_pair(value: Any, n: int) -> Evaluation:
 
 def gradient(value: Any, n: int) -> Vector:
     """The gradient that a user's function returned, as a vector of float64."""
-    g = np.asarray(value).astype(np.float64).ravel()
+    try:
+        g = np.asarray(value).astype(np.float64).ravel()
+    except JAXTypeError as error:
+        raise TypeError(TRACED) from error
     if len(g) != n:
         raise ValueError(f"the gradient must have one entry for each of the {n} variables, got shape {np.shape(value)}")
     return g
@@ -187,17 +193,18 @@ def _compiled(func: Callable, args: tuple, x0: Vector, home: Any, afresh: bool =
         variable = jax.device_put([np.asarray(leaf) for leaf in leaves if _may_vary(leaf)], home)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in variable)
     constant = tuple(None if _may_vary(leaf) else (type(leaf), leaf) for leaf in leaves)
-    build = _program.__wrapped__ if afresh or not _constant(func, constant) else _program
+    call = func, structure, constant, shapes, len(x0), home
+    known, build = _constant(func, constant), _program.__wrapped__
     try:
-        compiled, found = build(func, structure, constant, shapes, len(x0), home)
-        if any(a is not b for a, b in zip(found, _surroundings(func), strict=True)):
-            compiled, _ = _program.__wrapped__(func, structure, constant, shapes, len(x0), home)
-        return compiled, variable
+        program = _program(*call) if known else build(*call)
+        if known and (afresh or any(a is not b for a, b in zip(program[1], _surroundings(func), strict=True))):
+            program[:] = build(*call)  # in the cache, too
+        return program[0], variable
     except TypeError:
         if not variable:
             raise
     constant = tuple((type(leaf), leaf) for leaf in leaves)
-    return _program.__wrapped__(func, structure, constant, (), len(x0), home)[0], []
+    return build(func, structure, constant, (), len(x0), home)[0], []
 
 
 def _may_vary(leaf: Any) -> bool:
@@ -219,9 +226,7 @@ def _surroundings(func: Callable) -> list:
 
 
 @lru_cache(maxsize=128)
-def _program(
-    func: Callable, structure: Any, constant: tuple, shapes: tuple, n: int, home: Any
-) -> tuple[Compiled, list]:
+def _program(func: Callable, structure: Any, constant: tuple, shapes: tuple, n: int, home: Any) -> list:
     """(variable, answer) ↦ the `evaluation` of func and its gradient, compiled; and what func found around it."""
 
     def evaluate(variable: list, answer: Array) -> Array:
@@ -237,4 +242,6 @@ def _program(
             traced = jax.jit(evaluate).trace([jax.ShapeDtypeStruct(*shape) for shape in shapes], answer)
         except Exception as error:
             raise TypeError(WAYS_OUT.format(error=str(error).split("\n")[0])) from error
-        return traced.lower().compile(), surroundings
+        if len(traced.jaxpr.in_avals) > len(shapes) + 1:  # func closes over what another transformation traces
+            raise TypeError(TRACED)
+        return [traced.lower().compile(), surroundings]

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from .argmin import Result
+from .arguments import is_key, native
 from .lanes import Problem, Settings
 
 
@@ -36,11 +38,11 @@ def fingerprint(fun: Callable, settings: Settings, problems: Problem, K: int) ->
     one = [leaf[0] if many else leaf for leaf, many in zip(leaves, settings.batched, strict=True)]
     first = jax.tree.unflatten(structure, one)
     digest = hashlib.blake2b(digest_size=16)
-    jaxpr = jax.make_jaxpr(lambda x, args: fun(x, *args))(first.x0, first.args)
+    jaxpr = jax.make_jaxpr(lambda x, args: fun(x, *args))(*jax.tree.map(native, (first.x0, first.args)))
     digest.update(repr((str(jaxpr.jaxpr), settings, str(structure), K)).encode())
     _absorb(digest, list(_constants(jaxpr)))
     _absorb(digest, [leaf for leaf, many in zip(leaves, settings.batched, strict=True) if not many])
-    digest.update(repr([(np.shape(leaf), str(np.asarray(leaf).dtype)) for leaf in one]).encode())
+    digest.update(repr([(np.shape(leaf), str(jnp.result_type(native(leaf)))) for leaf in one]).encode())
     return digest.hexdigest()
 
 
@@ -89,7 +91,10 @@ def load(folder: Folder, start: int, read: Callable[[], Problem], like: Result) 
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             digest = str(file["digest"])
             leaves = [file[f"leaf{i}"] for i in range(len(known))]
-        rows = len(jax.tree.leaves(leaves)[0])
+        leaves = [
+            leaf.view(of.dtype) if leaf.dtype.kind == "V" else leaf for leaf, of in zip(leaves, known, strict=True)
+        ]
+        rows = len(leaves[0])
         for leaf, of in zip(leaves, known, strict=True):
             if leaf.dtype != of.dtype or leaf.shape != (rows, *of.shape[1:]):
                 raise ValueError(f"{leaf.dtype}{list(leaf.shape)} where {of.dtype}{[rows, *of.shape[1:]]} should be")
@@ -141,6 +146,8 @@ def _digest(problems: Problem) -> str:
 
 def _absorb(digest: Any, leaves: list) -> None:
     for leaf in leaves:
+        if is_key(leaf):
+            leaf = jax.random.key_data(leaf)
         array = np.ascontiguousarray(leaf)
         digest.update(repr((array.shape, str(array.dtype))).encode())
-        digest.update(array.data if array.size else b"")
+        digest.update(array.reshape(-1).view(np.uint8).data)  # bfloat16 is no buffer

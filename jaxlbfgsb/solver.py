@@ -134,7 +134,8 @@ def update(
     finite = jnp.isfinite(f) & jnp.isfinite(slope)  # a NaN or inf in g makes its slope one, in any direction
     met = running & finite & (opening | linesearch.accepts(search, f, slope)) & ~stalled
     searched = jax.lax.cond(running & ~met, lambda: linesearch.advance(state.search, f, slope), lambda: state.search)
-    failed = running & ~met & ((search.trials + 1 >= options.max_linesearch) | stalled)
+    last = search.trials + 1 >= jnp.asarray(options.max_linesearch, search.trials.dtype)
+    failed = running & ~met & (last | stalled)
     following = linesearch.unpack(searched)
     again = (following.bracketed > 0) & (following.step == search.step)  # it would only evaluate the same point again
     accept = met | (running & ~failed & finite & again)

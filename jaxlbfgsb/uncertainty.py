@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .argmin import Result, ravel
-from .arguments import check_bounds
+from .arguments import check_bounds, in_tuple
 
 
 def covariance(
@@ -50,8 +50,7 @@ def covariance(
     References:
       Seber, Wild, Nonlinear Regression, Wiley (1989), §2.1.2; NIST's StRD certifies the same deviations.
     """
-    if not isinstance(args, tuple):
-        args, in_axes = (args,), (in_axes[0] if isinstance(in_axes[0], int | None) else (in_axes[0],), in_axes[1])
+    args, in_axes = in_tuple(args, in_axes, 0)
     one = partial(_covariance, fun)
     if jnp.ndim(result.status) == 0:
         return one(result.x, args, bounds)

@@ -413,12 +413,23 @@ BAD_BOUNDS = {
     "arrays of two": [(np.zeros(2), 1), (0, 1)],
     "one number": 3.0,
     "a zip": zip([0, 0], [1, 1], strict=True),
+    "a pair and a single": [(0, 1), (0,)],
+    "a single and a pair": [(0,), (0, 1)],
+    "a pair and nothing": [(0, 1), ()],
 }
 
 
 @pytest.mark.parametrize("spelling", BAD_BOUNDS)
 def test_bad_bounds_are_refused_before_func_is_called(spelling):
     assert agree(bowl, START, bounds=BAD_BOUNDS[spelling]).calls == []
+
+
+@pytest.mark.parametrize("bounds", [[(0, 1), (0, 1, 2)], [(0, 1, 2), (0, 1)]], ids=str)
+def test_a_triple_among_pairs_of_bounds_is_refused(bounds):
+    """SciPy cuts it off if it stands beside a pair, and refuses it among its like."""
+    alone = watch(scipy.optimize.fmin_l_bfgs_b, bowl, START, bounds=[(0, 1, 2)] * 2)
+    for seen in (watch(fmin_l_bfgs_b, bowl, START, bounds=bounds), watch(scipy_method, bowl, START, bounds=bounds)):
+        assert (seen.calls, type(seen.error), str(seen.error)) == ([], type(alone.error), str(alone.error))
 
 
 @pytest.mark.parametrize("x0", [[3, -4], [np.inf, -np.inf], [1.5, 1.5], [2, 0]], ids=str)
@@ -486,6 +497,11 @@ def test_bounds_may_be_an_object_of_scipys(bounds):
           fmin_l_bfgs_b(valley, CREST, bounds=np.transpose([bounds.lb, np.broadcast_to(bounds.ub, 2)])))  # fmt: skip
 
 
+@pytest.mark.parametrize("bounds", [Bounds(), Bounds([], []), Bounds(0, 1)], ids=str)
+def test_a_bounds_object_without_variables_is_no_bounds(bounds):
+    alike(fmin_l_bfgs_b(bowl, [], bounds=bounds), scipy.optimize.fmin_l_bfgs_b(bowl, []))
+
+
 def test_equal_bounds_are_no_trouble_to_differences():
     x, _, found = fmin_l_bfgs_b(height, START, approx_grad=True, bounds=[(2, 2), (None, None)])
     assert_allclose([*x, found["grad"][0]], [2, 1, 0], atol=1e-6)
@@ -523,7 +539,10 @@ def test_the_callback_is_looked_at_before_and_all_else_after_the_warning(bad):
     agree(bowl, START, iprint=1, **bad)
 
 
-@pytest.mark.parametrize("maxls", [0, -1, 0.0, np.nan, 1.5, None, "3", np.int64(3), 3])
+@pytest.mark.parametrize("maxls", [
+    0, -1, 0.0, np.nan, 1.5, None, "3", np.int64(3), 3, np.array(3), np.array([3]), 2**31 - 1, 2**31, 2**32 + 5,
+    10**20, -(10**20), np.inf
+])  # fmt: skip
 def test_maxls_is_what_it_is_to_scipy(maxls):
     agree(valley, CREST, maxls=maxls, maxiter=4)
 
@@ -547,6 +566,14 @@ def test_true_is_no_m():
 @pytest.mark.parametrize("factr", [0, 10, 1e15, np.inf, np.nan, -1, -np.inf, 1, np.float32(1e12), True])
 def test_factr_is_what_it_is_to_scipy(factr):
     agree(valley, CREST, factr=factr, maxiter=30, rtol=1e-6)
+
+
+@pytest.mark.parametrize("tolerance", [
+    np.array(1e-3), np.array([1e-3]), np.array([[1e-3]]), np.array([]), jnp.array(1e-3), jnp.array([1e-3]), np.array(1)
+], ids=repr)  # fmt: skip
+@pytest.mark.parametrize(("name", "unit"), [("factr", 1e12), ("pgtol", 1.0)])
+def test_tolerances_in_arrays_are_what_they_are_to_scipy(name, unit, tolerance):
+    agree(valley, CREST, **{name: tolerance * unit}, maxiter=30, rtol=1e-6)
 
 
 @pytest.mark.parametrize("factr", [None, "1e7", [1.0, 2.0], 1j])
@@ -1504,6 +1531,57 @@ def test_a_traced_value_of_func_is_an_error_that_names_minimize():
         jax.grad(lambda a: fmin_l_bfgs_b(lambda x: (jnp.sum((x - a) ** 2), slope(x)), START)[1])(1.0)
 
 
+TRACED = {
+    "plain": lambda a: {"func": lambda x: jnp.sum((x - a) ** 2)},
+    "jitted": lambda a: {"func": jax.jit(lambda x: jnp.sum((x - a) ** 2))},
+    "jitted pair": lambda a: {"func": jax.jit(lambda x: (jnp.sum((x - a) ** 2), 2 * (x - a)))},
+    "differences": lambda a: {"func": jax.jit(lambda x: jnp.sum((x - a) ** 2)), "approx_grad": True},
+    "value in a list": lambda a: {"func": lambda x: ([a], x)},
+    "gradient": lambda a: {"func": lambda x: (1.0, x * a)},
+    "gradient in a list": lambda a: {"func": lambda x: (1.0, [a, a])},
+    "fprime": lambda a: {"func": height, "fprime": lambda x: x * a},
+    "jitted fprime": lambda a: {"func": height, "fprime": jax.jit(lambda x: x * a)},
+    "x0": lambda a: {"func": bowl, "x0": [a, 1.0]},
+    "bounds": lambda a: {"func": bowl, "bounds": [(a, 1.0), (0.0, None)]},
+    "args": lambda a: {"func": bowl, "args": (a,)},
+    "dict in args": lambda a: {"func": lambda x, d: bowl(x), "args": ({"a": a},)},
+    "pgtol": lambda a: {"func": bowl, "pgtol": a},
+    "factr": lambda a: {"func": bowl, "factr": a},
+    "epsilon": lambda a: {"func": height, "approx_grad": True, "epsilon": a},
+}
+
+
+@pytest.mark.parametrize("what", TRACED)
+@pytest.mark.parametrize("transform", [
+    jax.grad, lambda f: lambda a: jax.vmap(f)(a[None]), lambda f: lambda a: jax.jvp(f, (a,), (a,)), jax.jit
+], ids=["grad", "vmap", "jvp", "jit"])  # fmt: skip
+def test_whatever_is_traced_minimize_is_named(transform, what):
+    with pytest.raises(TypeError, match=r"jaxlbfgsb\.minimize"):
+        transform(lambda a: fmin_l_bfgs_b(**{"x0": START} | TRACED[what](a))[1])(jnp.ones(()))
+
+
+GUARDED = {
+    "pair": lambda: fmin_l_bfgs_b(bowl, START),
+    "JAX": lambda: fmin_l_bfgs_b(lambda x, a: jnp.sum((x - a) ** 2), START, args=(2.0,)),
+    "jitted": lambda: fmin_l_bfgs_b(jax.jit(lambda x, a: jnp.sum((x - a) ** 2)), START, args=(np.ones(2),)),
+    "jitted gradient": lambda: fmin_l_bfgs_b(lambda x: jnp.sum(x**2), START, jax.jit(lambda x: 2 * x)),
+    "differences": lambda: fmin_l_bfgs_b(jax.jit(lambda x: jnp.sum(x**2)), START, approx_grad=True),
+    "new size": lambda: fmin_l_bfgs_b(bowl, np.zeros(9), m=7),
+    "method": lambda: tuple(scipy_method(bowl, START, jac=True)[key] for key in ("x", "fun", "jac", "nfev")),
+}
+
+
+@pytest.mark.parametrize("x64", [True, False])
+@pytest.mark.parametrize("level", ["disallow", "disallow_explicit"])
+@pytest.mark.parametrize("kind", GUARDED)
+def test_a_transfer_guard_is_no_hindrance_and_stays(kind, level, x64):
+    with jax.enable_x64(x64):
+        with jax.transfer_guard(level):
+            guarded = GUARDED[kind]()
+            assert jax.config.jax_transfer_guard_host_to_device == level
+        alike(guarded, GUARDED[kind]())
+
+
 # What is compiled
 
 
@@ -1549,6 +1627,24 @@ def test_a_new_lambda_compiles_nothing_but_itself(compiled):
     compiled.clear()
     run_lambda()
     assert len(compiled) == 1
+
+
+@pytest.mark.parametrize("seen", ["closure", "array"])
+def test_a_program_found_stale_is_compiled_once(compiled, seen):
+    weight, weights = 1.0, np.ones(2)
+
+    def func(x):
+        return jnp.sum(weight * weights * (x - 1.0) ** 2)
+
+    fmin_l_bfgs_b(func, START)
+    if seen == "closure":
+        weight = 3.0
+    else:
+        weights *= 3.0
+    fmin_l_bfgs_b(func, START)
+    compiled.clear()
+    fmin_l_bfgs_b(func, START)
+    assert compiled == []
 
 
 def run_lambda():
@@ -1621,6 +1717,13 @@ def test_result_of_the_complex_step_is_scipys():
     agree_minimize(lambda x: np.sum((x - 1) ** 2), START, jac="cs", direct=True)
 
 
+@pytest.mark.parametrize("jac", ["2-point", "3-point", "cs"])
+def test_differences_of_a_truth_are_refused_as_in_scipy(jac):
+    ways = scipy_method, functools.partial(scipy.optimize.minimize, method="L-BFGS-B")
+    ours, scipys = (watch(way, lambda x: bool(np.sum(x).real > 0), START, jac=jac) for way in ways)
+    assert (type(ours.error), str(ours.error)) == (type(scipys.error), str(scipys.error))
+
+
 def test_a_scalar_without_jac_is_never_differentiated_by_jax():
     seen = agree_minimize(lambda x: float(jax_valley(x)), CREST, options={"maxiter": 2}, direct=True, rtol=1e-5)
     assert seen.result.nfev == len(seen.calls)
@@ -1639,6 +1742,13 @@ OPTIONS = {
     "one unknown": {"foo": 3, "maxiter": 1},
     "two unknown": {"foo": 3, "bar": None, "maxiter": 1},
     "fmin's names": {"factr": 3, "pgtol": 1, "maxiter": 1},
+    "ftol = None": {"ftol": None},
+    "gtol = None": {"gtol": None},
+    "no tolerances": {"ftol": None, "gtol": None},
+    "ftol in an array": {"ftol": np.array([0.1])},
+    "gtol in an array": {"gtol": np.array([1.0])},
+    "maxls too large": {"maxls": 2**31},
+    "no use of workers": {"workers": "x", "maxiter": 1},
 }
 
 
@@ -1660,7 +1770,7 @@ def test_eps_is_the_absolute_step(eps):
 
 
 TOLERANCES = [(0.3, {}), (0.3, {"ftol": 1e-9}), (0.3, {"gtol": 1e-5}), (0.3, {"ftol": 1e-9, "gtol": 1e-5}), (0, {}),
-              (1e-3, {"ftol": 0})]  # fmt: skip
+              (1e-3, {"ftol": 0}), (0.3, {"ftol": None}), (0.3, {"gtol": None})]  # fmt: skip
 
 
 @EACH_WAY
@@ -1743,6 +1853,45 @@ def test_all_variables_fixed_are_what_they_are_to_scipy(direct, jac):
     assert [(key, str(value)) for key, value in ours.items()] == [(key, str(value)) for key, value in scipys.items()]
 
 
+def fixed(solver, func, **options):
+    return watch(solver, func, START, bounds=[(2, 2), (5, 5)], **options)
+
+
+@pytest.mark.parametrize("form_of_f", VALUES)
+@pytest.mark.parametrize("jac", [slope, True, None], ids=["callable", "True", "None"])
+def test_f_where_all_variables_are_fixed_has_the_type_that_scipy_gives_it(jac, form_of_f):
+    def func(x):
+        f = VALUES[form_of_f](height(x))
+        return (f, slope(x)) if jac is True else f
+
+    alone, *both = (
+        scipy_method,
+        *(functools.partial(scipy.optimize.minimize, method=m) for m in (scipy_method, "L-BFGS-B")),
+    )
+    alone, ours, scipys = (fixed(solver, func, jac=jac).result.fun for solver in (alone, *both))
+    assert (type(alone), str(alone)) == (type(ours), str(ours)) == (type(scipys), str(scipys))
+
+
+@pytest.mark.parametrize("options", [{"foo": 1}, {"maxls": 0}, {"ftol": None}, {"maxcor": -1}], ids=str)
+def test_options_are_not_looked_at_where_all_variables_are_fixed(options):
+    by_minimize = [
+        fixed(scipy.optimize.minimize, bowl, jac=True, method=m, options=options) for m in (scipy_method, "L-BFGS-B")
+    ]
+    for seen in (fixed(scipy_method, bowl, jac=True, **options), *by_minimize):
+        assert (seen.error, seen.warned, seen.result.nfev) == (None, [], 1)
+
+
+@EACH_WAY
+@pytest.mark.parametrize("bounds", [None, [(0, 1)], Bounds(), Bounds([], [])], ids=str)
+def test_no_variables_in_a_box_are_what_they_are_to_scipy(direct, bounds):
+    scipys = scipy.optimize.minimize(bowl, [], jac=True, bounds=bounds, method="L-BFGS-B")
+    if direct:
+        ours = scipy_method(bowl, [], jac=True, bounds=bounds)
+    else:
+        ours = scipy.optimize.minimize(bowl, [], jac=True, bounds=bounds, method=scipy_method)
+    assert [(key, str(value)) for key, value in ours.items()] == [(key, str(value)) for key, value in scipys.items()]
+
+
 def test_func_may_write_into_x_where_all_variables_are_fixed():
     assert_array_equal(scipy_method(lambda x: scribbling(x)[0], START, bounds=[(2, 2), (5, 5)]).x, [2, 5])
 
@@ -1798,12 +1947,30 @@ def test_workers_may_be_a_map():
     assert len(points) == result.nfev - result.njev
 
 
+@EACH_WAY
+@pytest.mark.parametrize("workers", [0, 1.0, 1.5, True, "1"])
+def test_workers_are_read_as_in_scipy(direct, workers):
+    agree_minimize(height, START, options={"workers": workers}, direct=direct, rtol=1e-6)
+
+
+@pytest.mark.parametrize("workers", [-2, "x"])
+def test_what_cannot_be_workers_is_refused_with_scipys_exception(workers):
+    methods = scipy_method, "L-BFGS-B"
+    ours, scipys = (
+        watch(scipy.optimize.minimize, height, START, method=method, options={"workers": workers}) for method in methods
+    )
+    assert ours.calls == []
+    assert (type(ours.error), str(ours.error)) == (type(scipys.error), str(scipys.error))
+
+
 @pytest.mark.parametrize("workers", [1, None])
 def test_one_worker_is_none(workers):
     assert_array_equal(scipy_method(rosen, CREST, workers=workers).x, scipy_method(rosen, CREST).x)
 
 
-def test_workers_may_be_processes():
+@pytest.mark.parametrize("method", [None, "fork"])
+def test_workers_may_be_processes(method, monkeypatch):
+    monkeypatch.setattr("jaxlbfgsb.contract.get_start_method", lambda allow_none: method)
     assert_array_equal(scipy_method(rosen, CREST, maxiter=2, workers=2).x, scipy_method(rosen, CREST, maxiter=2).x)
 
 

@@ -115,7 +115,7 @@ class Moving(NamedTuple):
         return self.problem.lower + theta * self.q, self.problem.upper + theta * self.q
 
     def solve(self, theta, x0):
-        return minimize(self.fun, x0, theta, bounds=self.bounds(theta), options=TIGHT)
+        return minimize(self.fun, x0, theta, bounds=self.bounds(theta), memory_size=50, options=TIGHT)
 
 
 def newton(g, H, x, free, theta):
@@ -126,8 +126,12 @@ def newton(g, H, x, free, theta):
     return x
 
 
-QUICK = ("hs25", "hs45", "hs110", "osborne_1", "trigonometric", "ties", "quadratic_1e4", "torsion_10")
-WITHOUT = ()
+QUICK = ("hs2", "hs25", "hs45", "hs110", "trigonometric", "ties", "quadratic_1e4", "torsion_10")
+WITHOUT = (  # a minimum that is flat, degenerate, or of a condition above 1e8
+    *("gulf_boxed", "hs25", "powell_badly_scaled_boxed", "powell_badly_scaled", "brown_badly_scaled", "driver1"),
+    *("extended_powell_singular", "powell_singular", "biggs_exp6", "meyer", "osborne_1", "nist_lanczos3", "biggsb1"),
+    "quadratic_1e10",
+)
 
 
 LISTED = [
@@ -146,14 +150,15 @@ def test_derivative_on_the_problem_list_is_that_of_central_differences(problem):
     g, H = jax.jit(jax.grad(moving.fun)), jax.jit(jax.hessian(moving.fun))
     curvature = np.array(H(result.x, 0.0))[np.ix_(free, free)]
     multipliers = np.abs(np.array(result.grad)[~free & (problem.lower < problem.upper)])
-    weak = multipliers.min(initial=np.inf) <= 1e-4 * np.abs(result.grad).max()
-    if weak or not np.isfinite(curvature).all() or (free.any() and not np.linalg.cond(curvature) <= 1e8):
+    weak = result.degenerate or multipliers.min(initial=np.inf) <= 1e-4 * np.abs(result.grad).max()
+    eigenvalues = np.linalg.eigvalsh(curvature) if free.any() else np.ones(1)
+    if weak or not 1e-8 * eigenvalues[-1] <= eigenvalues[0]:
         assert problem.name in WITHOUT
         return
     x = newton(g, H, result.x, free, 0.0)
     _, found = jax.jvp(lambda theta: moving.solve(theta, x).x, (0.0,), (1.0,))
     errors = []
-    for size in (1e-2, 1e-3, 1e-4, 1e-5):  # what is best hangs on the third derivative and on rounding
+    for size in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8):  # what is best hangs on the third derivative and on rounding
         h = size * max(1, np.abs(x).max()) / max(1, np.abs(found).max())
         there, back = (newton(g, H, jnp.where(free, x, x + t * moving.q), free, t) for t in (h, -h))
         errors.append(np.abs((there - back) / (2 * h) - found).max() / np.abs(found).max())

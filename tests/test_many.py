@@ -367,6 +367,80 @@ def test_progress_is_shown_only_when_wanted(capsys):
     assert "converged=100.0%" in shown
 
 
+def test_one_bar_counts_on_over_the_parts_of_an_iterator(capsys):
+    x0, data = peaks.draw(300)
+    parts = ((x0[i : i + 100], (data[i : i + 100],)) for i in range(0, 300, 100))
+    minimize_many(peaks.misfit, parts, bounds=BOUNDS, progress=True)
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert "300fit" in shown
+    assert "converged=100.0%" in shown
+
+
+def around_keys(x, key):
+    return jnp.sum((x - jax.random.normal(key, (2,))) ** 2)
+
+
+def test_keys_are_data(tmp_path):
+    keys = jax.random.split(jax.random.key(0), 20)
+    places = jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys)
+    run = partial(minimize_many, around_keys, ZEROS)
+    for found in (run(keys), run(keys, resume=tmp_path), run(keys, resume=tmp_path), jax.jit(run)(keys)):
+        assert_allclose(found.x, places, atol=1e-7)
+    assert_allclose(run(keys[3], in_axes=(0, None, None)).x, np.tile(places[3], (20, 1)), atol=1e-7)
+    with pytest.raises(ValueError, match="are not those"):
+        run(jax.random.split(jax.random.key(1), 20), resume=tmp_path)
+
+
+def test_a_key_that_is_shared_belongs_to_the_run(tmp_path):
+    run = partial(minimize_many, around_keys, ZEROS, in_axes=(0, None, None), resume=tmp_path)
+    assert_same(run(jax.random.key(0)), run(jax.random.key(0)))
+    with pytest.raises(ValueError, match="another objective"):
+        run(jax.random.key(1))
+
+
+def with_data(x, c):
+    return jnp.sum((x - c.astype(x.dtype)) ** 2), c
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float8_e4m3fn, jnp.int4, np.float16, bool], ids=str)
+def test_data_of_few_bits_can_be_resumed(dtype, tmp_path):
+    data = np.arange(40).reshape(20, 2) % 7
+
+    def run(data):
+        return minimize_many(with_data, ZEROS, data.astype(dtype), has_aux=True, resume=tmp_path)
+
+    first, again = run(data), run(data)
+    assert_same(first, again)
+    assert first.aux.dtype == again.aux.dtype == dtype
+    assert_allclose(first.x, data.astype(dtype).astype(float), atol=1e-7)
+    with pytest.raises(ValueError, match="are not those"):
+        run(data + (data == 0))
+
+
+@pytest.mark.parametrize("keywords", [{}, {"mesh": True}, {"resume": True}, {"lanes": 8}], ids=str)
+def test_big_endian_data(keywords, tmp_path):
+    x0, data = peaks.draw(40)
+    if "mesh" in keywords:
+        keywords = {"mesh": jax.make_mesh((1,), ("fits",))}
+    if "resume" in keywords:
+        keywords = {"resume": tmp_path}
+    bounds = tuple(np.tile(side, (40, 1)) for side in BOUNDS)
+    options = Options(gtol=np.full(40, 1e-5), max_iterations=np.full(40, 30))
+    run = partial(minimize_many, peaks.misfit, in_axes=(0, 0, 0), **keywords)
+    swapped = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype.newbyteorder()), (x0, data, bounds))
+    foreign = Options(gtol=np.full(40, 1e-5, ">f8"), max_iterations=np.full(40, 30, ">i8"))
+    found = run(swapped[0], swapped[1], bounds=swapped[2], options=foreign)
+    assert_same(found, run(x0, data, bounds=bounds, options=options))
+
+
+def test_big_endian_data_may_be_memory_mapped(tmp_path):
+    x0, data = peaks.draw(300)
+    np.save(tmp_path / "data.npy", data.astype(">f8"))
+    mapped = np.load(tmp_path / "data.npy", mmap_mode="r")
+    assert_same(minimize_many(peaks.misfit, x0, mapped, bounds=BOUNDS), fitted())
+
+
 # Devices and processes
 
 ON_DEVICES = """
@@ -382,6 +456,12 @@ x0, data = peaks.draw(201)
 mesh = jax.make_mesh((jax.device_count(),), ("fits",))
 assert jax.device_count() == 4
 found = minimize_many(peaks.misfit, x0, data, bounds=(peaks.LOWER, peaks.UPPER), mesh=mesh)
+if len(sys.argv) > 2:
+    try:
+        minimize_many(peaks.misfit, x0, data, mesh=mesh, progress=True)
+        raise SystemExit("no error")
+    except ValueError as error:
+        assert "all of this process" in str(error)
 replicated = jax.jit(lambda r: r, out_shardings=NamedSharding(mesh, PartitionSpec()))(found)
 program = jax.jit(lambda x, y: minimize_many(peaks.misfit, x, y, bounds=(peaks.LOWER, peaks.UPPER), mesh=mesh).x)
 x, y = (jax.device_put(a[:200], NamedSharding(mesh, PartitionSpec("fits"))) for a in (x0, data))
@@ -392,10 +472,33 @@ print(np.asarray(replicated.x).tobytes().hex())
 """
 
 
-def on_devices(*arguments, devices):
-    command = [sys.executable, "-c", ON_DEVICES, str(peaks.__file__).rsplit("/", 1)[0], *arguments]
+def on_devices(*arguments, devices, script=ON_DEVICES):
+    command = [sys.executable, "-c", script, str(peaks.__file__).rsplit("/", 1)[0], *arguments]
     environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PATH": "", "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+ON_A_MESH = """
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+import sys; sys.path.insert(0, sys.argv[1])
+import peaks
+import jaxlbfgsb.many
+from jaxlbfgsb import minimize_many
+jaxlbfgsb.many.PART = 16
+x0, data = peaks.draw(201)
+bounds = peaks.LOWER, peaks.UPPER
+mesh = jax.make_mesh((4,), ("fits",))
+fit = lambda: minimize_many(peaks.misfit, x0, data, bounds=bounds, mesh=mesh, resume=sys.argv[2], progress=True)
+first = fit()
+import pathlib
+files = sorted(pathlib.Path(sys.argv[2]).glob("part-*"))
+assert len(files) > 2, files
+files[1].unlink()
+again = fit()
+jax.tree.map(np.testing.assert_array_equal, first, again)
+print(np.asarray(again.x).tobytes().hex())
+"""
 
 
 def x_of(process):
@@ -407,6 +510,10 @@ def x_of(process):
 
 def test_four_devices_give_what_one_gives():
     assert_allclose(x_of(on_devices(devices=4)), fitted(201).x, rtol=1e-10, atol=1e-10)
+
+
+def test_a_mesh_shows_progress_and_goes_on(tmp_path):
+    assert_allclose(x_of(on_devices(tmp_path, devices=4, script=ON_A_MESH)), fitted(201).x, rtol=1e-10, atol=1e-10)
 
 
 def test_two_processes_give_what_one_gives():
@@ -451,6 +558,10 @@ BAD = {
     "bounds' shape": (lambda: minimize_many(bowl, np.zeros((3, 2)), bounds=(np.zeros((3, 2)), None)), "must broadcast"),
     "x0": (lambda: minimize_many(bowl, np.zeros((3, 2), int)), "x0 must be a float32 or float64"),
     "options": (lambda: minimize_many(bowl, np.zeros((3, 2)), options=Options(gtol=-1.0)), "options.gtol"),
+    "text among options": (
+        lambda: minimize_many(bowl, np.zeros((3, 2)), options=Options(gtol="1")),
+        "options.gtol must",
+    ),
     "resume in jit": (
         lambda: jax.jit(lambda x: minimize_many(bowl, x, resume="a"))(np.zeros((3, 2))),
         "outside of jit",
@@ -461,6 +572,38 @@ BAD = {
     "value": (lambda: minimize_many(lambda x: x, np.zeros((3, 2))), "scalar"),
     "mesh": (lambda: minimize_many(bowl, np.zeros((3, 2)), mesh=2), "mesh must be"),
 }
+
+
+LIMITS = "max_iterations", "max_evaluations", "max_linesearch"
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("value", [
+    2.0, np.float64(2), np.full(20, 2.0), jnp.full(20, 2.0), True, np.full(20, True), [3] * 20, "3", None,
+    -1, np.full(20, -1), jnp.full(20, -1), np.array([5] * 19 + [-1])
+], ids=str)  # fmt: skip
+def test_limits_are_whole_numbers_and_not_negative(limit, value):
+    with pytest.raises((TypeError, ValueError), match=rf"options\.{limit} must (be an integer|be at least ., got -1)"):
+        minimize_many(bowl, ZEROS, options=Options(**{limit: value}))
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("value", [10**20, 2**40, np.full(20, 2**40), np.full(20, 2**63, np.uint64)], ids=str)
+def test_limits_may_be_of_any_size(limit, value):
+    assert minimize_many(bowl, ZEROS + 1, options=Options(**{limit: value})).converged.all()
+
+
+def chained(x):
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_limits_may_differ(limit):
+    wide = np.arange(20) % 2 == 1
+    x0 = np.random.default_rng(0).normal(size=(20, 3))
+    found = minimize_many(chained, x0, options=Options(**{limit: np.where(wide, 500, 1)}))
+    assert found.converged[wide].all()
+    assert np.sum(found.converged[~wide]) <= 1
 
 
 @pytest.mark.parametrize("case", BAD)
