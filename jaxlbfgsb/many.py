@@ -70,7 +70,8 @@ def minimize_many(
         leaves the choice.
       has_aux, value_and_grad, memory_size, linear_solver: as for `minimize`.
       options: as for `minimize`; a field that is an array has one entry a problem.
-      mesh: devices to share the problems among, those of other processes included; None for the default device.
+      mesh: devices to share the problems among, those of other processes included; None for the default device. Not
+        several CPU devices of one process if fun calls LAPACK (cholesky, solve, eigh), in which they wait for ever.
       progress: whether to show a bar: fits done, fits a second, share converged.
       resume: a folder for results as they come, made if it is not there. The same call with the same folder, after
         whatever has ended it, fits only what is missing. Neither goes inside jit, nor with devices of other processes.
@@ -140,8 +141,13 @@ def _fit(
         empty = jax.eval_shape(partial(fit_all, fun, settings), first, 0)[0]
         return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), empty)
     traced = inside_jit() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(problems))
+    if mesh is not None and not traced and _share_threads(mesh) and _kept(fun, settings, K, mesh)[1](problems):
+        raise ValueError(
+            "mesh: fun calls LAPACK, in which XLA's CPU devices of one process wait for each other for ever; leave "
+            "mesh out, or give each process one device"
+        )
     if resume is None and not progress and (traced or mesh is not None):
-        program = jax.jit(_program(fun, settings, K, mesh)) if traced else _kept(fun, settings, K, mesh)
+        program = jax.jit(_program(fun, settings, K, mesh)) if traced else _kept(fun, settings, K, mesh)[0]
         return program(jax.tree.map(native, problems))
     if traced:
         raise ValueError("progress and resume need a call outside of jit")
@@ -238,6 +244,12 @@ def _program(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> Ca
     return fit
 
 
+def _share_threads(mesh: Mesh) -> bool:
+    """Whether devices of the mesh are the same CPU."""
+    own = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+    return len(own) > 1 and own[0].platform == "cpu"
+
+
 def _padded(leaf: Any, size: int) -> Any:
     """The array with its last row repeated up to this size."""
     missing, xp = size - len(leaf), np if isinstance(leaf, np.ndarray) else jnp
@@ -245,9 +257,17 @@ def _padded(leaf: Any, size: int) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _kept(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> Callable[..., Result]:
-    """The same outside of jit, where each call would compile again."""
-    return lean_jit(_program(fun, settings, K, mesh))
+def _kept(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> tuple[Callable[..., Result], Callable]:
+    """The same outside of jit, where each call would compile again; and whether it calls LAPACK."""
+    program, known = _program(fun, settings, K, mesh), {}
+
+    def calls_lapack(problems: Problem) -> bool:
+        shapes = tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(problems))
+        if shapes not in known:
+            known[shapes] = "lapack" in jax.jit(program).lower(jax.tree.map(native, problems), 0).as_text()
+        return known[shapes]
+
+    return lean_jit(program), calls_lapack
 
 
 # Outside of jit: parts, threads, files.
@@ -284,7 +304,7 @@ def _in_parts(
         size = folder.part
     rows = 2 ** int(np.ceil(np.log2(max(size, 8))))  # one program for all parts, and for other numbers of problems
     rows = rows if mesh is None else -(-size // devices) * devices  # a device's share is one of rows
-    settings_here, compiled = _settings_here(), _kept(fun, settings, rows, mesh)
+    settings_here, (compiled, calls_lapack) = _settings_here(), _kept(fun, settings, rows, mesh)
 
     def read(start: int, stop: int) -> Problem:
         return each(problems, settings.batched, lambda leaf: _rows(leaf, start, min(stop, K)))
@@ -302,6 +322,9 @@ def _in_parts(
     like = compiled(first, 0)  # compiles, before the threads would all do so
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(like)):  # fun closes over what a vmap has mapped
         return jax.jit(_program(fun, settings, K, mesh))(jax.tree.map(native, problems))
+    if jax.default_backend() == "cpu" and calls_lapack(first):
+        # Two loops at once wait for each other for ever there: XLA runs batches of LAPACK on the threads they run on.
+        threads = 1
     found = jax.tree.map(lambda leaf: np.empty((K, *leaf.shape[1:]), leaf.dtype), like)
     with ExitStack() as resources:
         shown = _bar(resources, K) if progress is True else progress

@@ -1,6 +1,7 @@
 """minimize_many: every problem as alone, whatever its neighbours; lanes refilled at once; devices, processes, files."""
 
 import heapq
+import os
 import re
 import subprocess
 import sys
@@ -52,6 +53,44 @@ def test_values_and_gradients_are_those_of_the_points():
     f, g = jax.vmap(jax.value_and_grad(peaks.misfit))(fitted().x, data)
     assert_allclose(fitted().fun, f, rtol=1e-13)
     assert_allclose(fitted().grad, g, rtol=1e-9, atol=1e-9)
+
+
+LAPACK = """
+import jax
+jax.config.update("jax_enable_x64", True)
+import jax.numpy as jnp, numpy as np
+from jaxlbfgsb import minimize_many
+
+def evidence(x, A):
+    factor = jnp.linalg.cholesky(A + jnp.exp(x[0]) * jnp.eye(30))
+    return jnp.sum(jnp.log(jnp.diagonal(factor))) + x[0] ** 2
+
+def fit(**keywords):
+    x0 = np.linspace(-1, 1, 64)[:, None]
+    return minimize_many(evidence, x0, (np.eye(30),), in_axes=(0, (None,), None), **keywords)
+"""
+
+
+def run_alone(script, devices):
+    """The lines that the script prints in a process of its own, which is killed if it waits for ever."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", LAPACK + script]
+    return subprocess.run(command, env=environment, timeout=120, check=True, capture_output=True, text=True).stdout
+
+
+def test_fits_whose_objective_calls_lapack_end():
+    assert run_alone("print(fit().converged.all())", devices=1) == "True\n"
+
+
+def test_a_mesh_in_which_lapack_would_wait_for_ever_is_refused():
+    script = """
+try:
+    fit(mesh=jax.make_mesh((2,), ("fits",)))
+except ValueError as error:
+    print(error)
+"""
+    assert run_alone(script, devices=2).startswith("mesh: fun calls LAPACK")
 
 
 def test_results_do_not_depend_on_the_order():
