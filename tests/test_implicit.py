@@ -115,7 +115,7 @@ class Moving(NamedTuple):
         return self.problem.lower + theta * self.q, self.problem.upper + theta * self.q
 
     def solve(self, theta, x0):
-        return minimize(self.fun, x0, theta, bounds=self.bounds(theta), memory_size=50, options=TIGHT)
+        return minimize(self.fun, x0, theta, bounds=self.bounds(theta), memory_size=20, options=TIGHT)
 
 
 def newton(g, H, x, free, theta):
@@ -130,7 +130,7 @@ QUICK = ("hs2", "hs25", "hs45", "hs110", "trigonometric", "ties", "quadratic_1e4
 WITHOUT = (  # a minimum that is flat, degenerate, or of a condition above 1e8
     *("gulf_boxed", "hs25", "powell_badly_scaled_boxed", "powell_badly_scaled", "brown_badly_scaled", "driver1"),
     *("extended_powell_singular", "powell_singular", "biggs_exp6", "meyer", "osborne_1", "nist_lanczos3", "biggsb1"),
-    "quadratic_1e10",
+    *("quadratic_1e10", "beale", "brown_badly_scaled_boxed"),
 )
 
 
@@ -152,7 +152,7 @@ def test_derivative_on_the_problem_list_is_that_of_central_differences(problem):
     multipliers = np.abs(np.array(result.grad)[~free & (problem.lower < problem.upper)])
     weak = result.degenerate or multipliers.min(initial=np.inf) <= 1e-4 * np.abs(result.grad).max()
     eigenvalues = np.linalg.eigvalsh(curvature) if free.any() else np.ones(1)
-    if weak or not 1e-8 * eigenvalues[-1] <= eigenvalues[0]:
+    if weak or not eigenvalues[0] > 1e-8 * eigenvalues[-1]:
         assert problem.name in WITHOUT
         return
     x = newton(g, H, result.x, free, 0.0)
