@@ -8,6 +8,7 @@ Parts are all of one size, which is rounded up to a power of two, so that one pr
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -382,7 +383,11 @@ def _as_completed(pool: ThreadPoolExecutor, fit: Callable, starts: Any, ahead: i
 
 def _bar(resources: ExitStack, K: int | None) -> Callable[[Result], None]:
     """Shows a bar, and in it each result that it is handed."""
-    from tqdm.auto import tqdm
+    from tqdm import TqdmWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TqdmWarning)  # in a notebook without widgets the bar is one of text
+        from tqdm.auto import tqdm
 
     bar, converged = resources.enter_context(tqdm(total=K, unit="fit", smoothing=0)), 0
 

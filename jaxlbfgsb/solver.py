@@ -36,7 +36,8 @@ class Options(NamedTuple):
     Attributes:
       ftol: stop when (f_k - f_{k+1}) / max(|f_k|, |f_{k+1}|, 1) ≤ ftol. None is SciPy's 10⁷ε = 2.2e-9 in float64, and
         ε = 1.2e-7 in float32, where 10⁷ε would be 1.2 and stop every run at once.
-      gtol: stop when max |P(x - g) - x| ≤ gtol, in units of f over units of x.
+      gtol: stop when max |P(x - g) - x| ≤ gtol, in units of f over units of x. That is never more than the room to the
+        bounds, so gtol has to be small beside the box.
       max_iterations: accepted steps allowed.
       max_evaluations: evaluations allowed; looked at between iterations, so that a line search always ends.
       max_linesearch: evaluations allowed in one line search.
