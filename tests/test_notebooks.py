@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(path.name for path in FOLDER.glob("*.ipynb"))
-SLOW = {"07_large_scale.ipynb"}
+SLOW = {"04_differentiating_the_fit.ipynb", "07_large_scale.ipynb", "08_gaussian_process.ipynb"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES])
