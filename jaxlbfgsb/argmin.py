@@ -165,6 +165,9 @@ def check_statics(fun: Any, memory_size: Any) -> tuple[Callable, int]:
         hash(fun)
     except TypeError:  # an instance with arrays in it, say
         fun = fun.__call__
+    owner = getattr(fun, "__self__", fun)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves([owner, getattr(owner, "__dict__", None)])):
+        fun = partial(fun)  # which is like no other: a method is the same one when its object has come to hold others
     return fun, memory_size
 
 
@@ -300,6 +303,13 @@ def trace(
 
     jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(args, x)
     structure = jax.tree.structure(shape)
+    traced = [var for var, value in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True) if isinstance(value, Tracer)]
+    custom = [call for call in jaxpr.jaxpr.eqns if call.primitive.name in ("custom_jvp_call", "custom_vjp_call")]
+    if any(var is value for call in custom for var in call.invars[: call.params["num_consts"]] for value in traced):
+        raise TypeError(
+            "fun calls a custom_jvp or custom_vjp function that closes over a traced value, of which JAX would not see "
+            "the derivative; make that value an argument of it"
+        )
     value, grad = _pair(shape, "(value, gradient)", "value_and_grad") if value_and_grad else (shape, None)
     f, aux = _pair(value, "(value, aux)", "has_aux") if has_aux else (value, None)
     if not isinstance(f, jax.ShapeDtypeStruct) or f.shape != () or not jnp.issubdtype(f.dtype, jnp.floating):

@@ -131,4 +131,5 @@ def _conjugate_gradients(matvec: Callable, b: Vector) -> tuple[Vector, Scalar]:
     size, goal = jnp.linalg.norm(b), tolerance(b, "cg")
     z, _ = cg(matvec, b, tol=goal / 2, maxiter=MOST)
     z = z + cg(matvec, b - matvec(z), tol=0.0, atol=goal / 2 * size, maxiter=MOST)[0]
-    return z, jnp.linalg.norm(b - matvec(z)) / jnp.where(size == 0, 1, size)
+    residual = jnp.linalg.norm(b - matvec(z)) / jnp.where(size == 0, 1, size)
+    return z, jnp.where((z @ b > 0) | (size == 0), residual, jnp.inf)  # zᵀA z > 0, or A is not positive definite

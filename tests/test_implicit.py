@@ -200,6 +200,45 @@ def test_so_does_one_that_a_jitted_function_inside_the_objective_closes_over(way
     assert_allclose(way(closing)(CENTRE), jax.grad(lambda centre: solution(centre).x[0])(CENTRE), rtol=1e-12)
 
 
+class Model:
+    centre: jax.Array
+
+    def __call__(self, x):
+        return bowl(x, self.centre)
+
+    def misfit(self, x):
+        return bowl(x, self.centre)
+
+
+@pytest.mark.parametrize("of", [lambda model: model, lambda model: model.misfit], ids=["instance", "method"])
+@pytest.mark.parametrize("many", [False, True])
+def test_an_object_that_has_come_to_hold_a_traced_value_gives_its_derivative(of, many):
+    model = Model()
+
+    def fitted(centre):
+        model.centre = centre
+        if many:
+            return minimize_many(of(model), jnp.zeros((1, 3)), bounds=BOX, options=TIGHT).x[0, 0]
+        return minimize(of(model), jnp.zeros(3), bounds=BOX, options=TIGHT).x[0]
+
+    fitted(CENTRE)
+    assert_allclose(jax.grad(fitted)(CENTRE), jax.grad(lambda centre: solution(centre).x[0])(CENTRE), rtol=1e-12)
+
+
+@way
+def test_a_custom_rule_that_closes_over_a_traced_value_is_refused(way):
+    def closing(centre):
+        @jax.custom_vjp
+        def custom(x):
+            return bowl(x, centre)
+
+        custom.defvjp(lambda x: (bowl(x, centre), x), lambda x, f: (f * SHAPE @ (x - centre),))
+        return minimize(custom, jnp.zeros(3)).x.sum()
+
+    with pytest.raises(TypeError, match="closes over a traced value"):
+        way(closing)(CENTRE)
+
+
 @way
 def test_the_value_has_the_derivative_of_the_envelope(way):
     assert_allclose(
