@@ -13,13 +13,15 @@ run has converged and there is no next search, one more evaluation, at the bound
 from __future__ import annotations
 
 from functools import reduce
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.experimental.shard_alike import shard_alike
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
 from jaxtyping import Array, Bool, PyTree
 
 from . import solver
@@ -44,6 +46,8 @@ class LbfgsbState(NamedTuple):
         tells `optax.value_and_grad_from_state` to do so. That at the last iterate accepted is `f`, of the solver.
       done: whether the run has ended and the last updates lead to the last iterate, `()`.
       grad: the gradient at the last iterate accepted, like params.
+      astray: updates whose params were not where those before had led, `()`: above 0 if something changes them.
+      gap: how far from the point that the solver asks for the last updates lead, `()`.
       missed: coordinates of these that were sent to a bound and ended next to it, `(n,)`.
       solver: the solver's own state, on flat vectors, with `f`, `iterations`, `evaluations`, `residual`, `status`.
     """
@@ -52,6 +56,8 @@ class LbfgsbState(NamedTuple):
     count: Any  # an integer array; tuples have a method of this name, with another type
     value: Scalar
     done: Bool[Array, ""]
+    astray: Any
+    gap: Scalar
     # every iteration
     grad: PyTree
     missed: Bool[Array, " n"]
@@ -109,17 +115,7 @@ def lbfgsb(
 
     def init(params: PyTree) -> LbfgsbState:
         params = _check_params(params)
-        x, _ = ravel(params)
-        run = opening(x, _box(lower, upper, params), options, memory_size)
-        state = LbfgsbState(
-            count=jnp.zeros((), int),
-            value=jnp.full((), jnp.inf, x.dtype),
-            done=(run.status != Status.RUNNING).astype(bool),  # typed, as later ones are
-            grad=None,
-            missed=jnp.zeros(x.shape, bool),
-            solver=run,
-        )
-        return _placed(state, x)._replace(grad=jax.tree.map(jnp.zeros_like, params))
+        return _begin(params, _box(lower, upper, params), options, memory_size)
 
     def update(
         updates: PyTree, state: Any, params: PyTree = None, *, value: Any = None, **extra: Any
@@ -147,7 +143,7 @@ def best_params(state: PyTree, params: PyTree) -> PyTree:
       params: as in the loop; frozen ones are taken from here.
     """
     found = _find(state)
-    best = ravel(found.grad)[1](found.solver.iterate.x)
+    best = _like(found.grad, found.solver.iterate.x)
     return jax.tree.map(lambda b, p: p if _is_masked(b) else b, best, params, is_leaf=_is_masked)
 
 
@@ -211,7 +207,15 @@ def _box(lower: PyTree, upper: PyTree, params: PyTree) -> Box | None:
     """The bounds, cast to each leaf's dtype, on the flat vector; None if nothing is bounded."""
     lower, upper = _without_masked(lower, params), _without_masked(upper, params)
     lower, upper = check_sides(lower, upper, params, "params")
-    return None if lower is None else Box(*(ravel(jax.tree.map(_compact, side))[0] for side in (lower, upper)))
+    return None if lower is None else Box(*(_flat(jax.tree.map(_compact, side)) for side in (lower, upper)))
+
+
+def _flat(tree: PyTree) -> Vector:
+    """The leaves as one vector, on each device where they are sharded over explicit axes."""
+    meshes = [s.mesh for s in (jax.typeof(leaf).sharding for leaf in jax.tree.leaves(tree)) if _is_explicit(s)]
+    if not meshes:
+        return ravel(tree)[0]
+    return auto_axes(out_sharding=NamedSharding(meshes[0], PartitionSpec()))(lambda tree: ravel(tree)[0])(tree)
 
 
 def _is_masked(node: Any) -> bool:
@@ -236,20 +240,72 @@ def _compact(bound: Any) -> Array:
     return bound
 
 
-def _placed(state: LbfgsbState, x: Vector) -> LbfgsbState:
-    """The state with its vectors on the devices of x, as a step will leave them: one program then serves all steps."""
-    sharding = None if isinstance(x, Tracer) else x.sharding
-    if not isinstance(sharding, NamedSharding):
-        return state
+# Where the state lives
 
-    def place(leaf: Array) -> Array:
-        axes = (*[None] * (leaf.ndim - 1), *sharding.spec) if leaf.shape[-1:] == x.shape else ()
-        return jax.device_put(leaf, NamedSharding(sharding.mesh, PartitionSpec(*axes)))
 
-    return jax.tree.map(place, state)
+def _like(tree: PyTree, x: Vector) -> PyTree:
+    """The numbers of x in the structure, dtypes and, over explicit axes, shardings of the tree."""
+    shardings = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, tree)
+    if not any(map(_is_explicit, jax.tree.leaves(shardings))):
+        return ravel(tree)[1](x)
+    return auto_axes(out_sharding=shardings)(lambda tree, x: ravel(tree)[1](x))(tree, x)
+
+
+def _layout(params: PyTree, state: LbfgsbState) -> LbfgsbState | None:
+    """The sharding of each leaf of the state: vectors over all axes that params are sharded over, grad like params.
+
+    None where params are not sharded, and inside jit over axes of the type Auto, which only the compiler knows.
+    """
+    place = [
+        jax.typeof(leaf).sharding if isinstance(leaf, Tracer) else leaf.sharding for leaf in jax.tree.leaves(params)
+    ]
+    named = [s for s in place if isinstance(s, NamedSharding) and not s.mesh.empty]
+    if not named or (isinstance(jax.tree.leaves(params)[0], Tracer) and not _is_explicit(named[0])):
+        return None
+    mesh, (n,), axes = named[0].mesh, state.solver.x.shape, ()
+    for axis in dict.fromkeys(jax.tree.leaves([tuple(s.spec) for s in named])):
+        axes += (axis,) * (n % prod(mesh.shape[a] for a in (*axes, axis)) == 0)
+    vector, scalar = ((*axes,),) if axes else (), NamedSharding(mesh, PartitionSpec())
+
+    def sharding(leaf: Any) -> NamedSharding:
+        spec = PartitionSpec(*[None] * (leaf.ndim - 1), *vector)
+        return NamedSharding(mesh, spec) if leaf.shape[-1:] == (n,) else scalar
+
+    return jax.tree.map(sharding, state)._replace(grad=jax.tree.unflatten(jax.tree.structure(params), place))
+
+
+def _is_explicit(sharding: Any) -> bool:
+    return AxisType.Explicit in sharding.mesh.axis_types
 
 
 # One step
+
+
+def _begin(params: PyTree, box: Box | None, options: Options, memory_size: int) -> LbfgsbState:
+    """The state before the first step, where the later ones will be."""
+
+    def opened(params: PyTree, box: Box | None) -> LbfgsbState:
+        x, _ = ravel(params)
+        run = opening(x, box, options, memory_size)
+        state = LbfgsbState(
+            count=jnp.zeros((), int),
+            value=jnp.full((), jnp.inf, x.dtype),
+            done=(run.status != Status.RUNNING).astype(bool),  # typed, as later ones are
+            astray=jnp.zeros((), int),
+            gap=jnp.full((), jnp.inf, x.dtype),
+            grad=jax.tree.map(jnp.zeros_like, params),
+            missed=jnp.zeros(x.shape, bool),
+            solver=run,
+        )
+        return jax.tree.map(jnp.copy, state)  # no buffer twice: whoever donates a state donates each leaf
+
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (params, box))
+    layout = _layout(params, jax.eval_shape(opened, *like))
+    if layout is None:
+        return opened(params, box)
+    if _is_explicit(layout.count):
+        return jax.jit(auto_axes(out_sharding=layout)(opened))(params, box)
+    return jax.device_put(opened(params, box), layout)
 
 
 @jax.jit
@@ -257,22 +313,45 @@ def _update(
     params: PyTree, grads: PyTree, value: Scalar, state: LbfgsbState, box: Box | None, options: Options
 ) -> tuple[PyTree, LbfgsbState]:
     """The updates and the state after them. Jitted, as JAX would compile each branch again in every step outside."""
+    layout = _layout(params, state)
+    if layout is not None:  # a solver is made of sums over all variables: the compiler places them
+        step = auto_axes(out_sharding=(layout.grad, layout))(_step)
+        return step(params, grads, value, state, box, options)
+    new = _step(params, grads, value, state, box, options)
+    if all(jax.typeof(leaf).sharding.mesh.empty for leaf in jax.tree.leaves(params)):
+        return new
+    return jax.tree.map(lambda was, now: shard_alike(was, now)[1], (params, state), new)
+
+
+def _step(
+    params: PyTree, grads: PyTree, value: Scalar, state: LbfgsbState, box: Box | None, options: Options
+) -> tuple[PyTree, LbfgsbState]:
     dtype = state.solver.x.dtype
     x, g = ravel(jax.tree.map(lambda p: _rounded(p.astype(dtype), p.dtype), params))[0], ravel(grads)[0]
-    run, missed = _advance(state.solver, state.missed, x, value.astype(dtype), g.astype(dtype), box, options)
-    updates, distance = _reach(params, run.x, box)
+    digits = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(params))
+    off = ~(jnp.max(jnp.abs(x - state.solver.x)) - digits * jnp.max(jnp.abs(x)) <= state.gap)
+    run, missed = _advance(state.solver, state.missed, x, value.astype(dtype), g.astype(dtype), off, box, options)
+    updates, gap = _reach(params, run.x, box)
     updates = jax.tree.map(lambda u: jnp.where(state.done, jnp.zeros_like(u), u), updates)
-    arrived = (distance == 0) & jnp.all(run.x == run.iterate.x)
+    arrived = (gap == 0) & jnp.all(run.x == run.iterate.x)
     still = jnp.all(ravel(updates)[0] == 0)  # no sum is nearer, as where the difference is too small for its dtype
-    done = (run.status != Status.RUNNING) & (arrived | still)
+    done = (run.status != Status.RUNNING) & (arrived | still | off)
     value = jnp.where(done, run.iterate.f, jnp.inf)
     best = ~state.done & jnp.all(run.iterate.x == x)
     grad = jax.tree.map(lambda new, was: jnp.where(best, new.astype(was.dtype), was), grads, state.grad)
-    return updates, LbfgsbState(state.count + 1, value, done, grad, missed, run)
+    astray = state.astray + (off & ~state.done).astype(state.astray.dtype)
+    return updates, LbfgsbState(state.count + 1, value, done, astray, gap, grad, missed, run)
 
 
 def _advance(
-    run: State, missed: Bool[Array, " n"], x: Vector, f: Scalar, g: Vector, box: Box | None, options: Options
+    run: State,
+    missed: Bool[Array, " n"],
+    x: Vector,
+    f: Scalar,
+    g: Vector,
+    off: Bool[Array, ""],
+    box: Box | None,
+    options: Options,
 ) -> tuple[State, Bool[Array, " n"]]:
     """The solver's state after f and g at x, and the coordinates of its iterate that missed their bound."""
     if box is None:
@@ -280,6 +359,8 @@ def _advance(
     running, inside = run.status == Status.RUNNING, jnp.all((box.lower <= x) & (x <= box.upper))
     fed = run._replace(status=jnp.where(inside, run.status, jnp.asarray(Status.REDUCTION)))  # an ended state stays
     new = solver.update(fed, f, g, box, options, x)
+
+    lost = running & ~inside & off  # whatever changes the updates led outside: it would do so for ever
 
     # A bound that the iterate missed is asked for until the model leaves it: by the next search, or after the end.
     sent = (run.x == box.lower) | (run.x == box.upper)
@@ -295,11 +376,11 @@ def _advance(
     hit = closing & (f - old.f <= rounding) & jnp.isfinite(residual)
     iterate = Iterate(*(jnp.where(hit, here, was) for here, was in zip((x, f, g), old, strict=True)))
     return new._replace(
-        x=jnp.where(running & inside, ahead, jnp.where(closing, iterate.x, run.x)),
+        x=jnp.where(running & inside, ahead, jnp.where(closing | lost, iterate.x, run.x)),
         iterate=iterate,
         residual=jnp.where(hit, residual, new.residual),
         evaluations=new.evaluations + closing.astype(new.evaluations.dtype),
-        status=jnp.where(inside, new.status, run.status),
+        status=jnp.where(lost, jnp.asarray(Status.ABNORMAL), jnp.where(inside, new.status, run.status)),
     ), missed
 
 

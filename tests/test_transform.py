@@ -497,6 +497,42 @@ def test_vmap_over_params():
     assert_allclose(params, [loop(rosenbrock, lbfgsb(-2.0, 0.8), x).params for x in starts], rtol=1e-6)
 
 
+def test_state_can_be_donated():
+    tx, params = lbfgsb(-2.0, 0.8), START + 0
+    step = jax.jit(lambda x, s: tx.update(x, s, x, value=x @ x), donate_argnums=(0, 1))
+    assert step(params, tx.init(params))[1].count == 1
+
+
+def test_hyperparameters_can_be_injected():
+    tx = optax.inject_hyperparams(lbfgsb, static_args="memory_size")(lower=-2.0, upper=0.8)
+    assert_array_equal(loop(rosenbrock, tx, START, 3).points, plain().points[:3])
+
+
+def half_way(params):
+    """The path with updates that a later part of a chain has changed."""
+    return loop(rosenbrock, optax.chain(lbfgsb(), optax.scale(0.5)), params, 500).state
+
+
+def test_updates_that_something_else_changed_are_counted():
+    assert optax.tree.get(half_way(START), "astray") > 5
+    assert plain().state.astray == 0
+
+
+@LEAVES
+def test_rounding_is_not_taken_for_a_change_of_the_updates(dtypes):
+    assert random_loop(0, dtypes)[0].state.astray == 0
+
+
+def test_changed_updates_do_not_keep_a_run_from_its_end():
+    assert is_done(half_way(START))
+
+
+def test_updates_that_something_else_leads_outside_the_bounds_end_the_run():
+    run = loop(rosenbrock, optax.chain(lbfgsb(-2.0, 0.8), optax.scale(3.0)), START, 20)
+    assert optax.tree.get(run.state, "status") == Status.ABNORMAL
+    assert_array_equal(best_params(run.state, run.params), START)
+
+
 def test_last_of_a_chain():
     tx = optax.chain(optax.identity(), lbfgsb(-2.0, 0.8))
     assert_array_equal(loop(rosenbrock, tx, START).params, plain().params)
@@ -595,33 +631,33 @@ SHARDED = """
 import jax, jax.numpy as jnp, optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 jax.config.update("jax_enable_x64", True)
-from jaxlbfgsb import is_done, lbfgsb
-mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
-put = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, P(*spec)))
+from jaxlbfgsb import best_params, is_done, lbfgsb
 loss = lambda x: jnp.sum(jnp.cosh(x["w"] - 1.5)) + jnp.sum((x["v"] - 3.0) ** 2 * jnp.arange(1.0, 5.0))
-tx = lbfgsb(-1.0, {"w": 1.0, "v": None})
 
-def run(x, wrap):
+def alike(a, b):
+    return jax.tree.all(jax.tree.map(lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), a, b))
+
+def run(x, low, wrap):
+    tx = lbfgsb(low, {"w": 1.0, "v": None})
     step = wrap(lambda x, s: tx.update(jax.grad(loss)(x), s, x, value=loss(x)))
     s, kept = tx.init(x), True
     while not is_done(s):
-        u, s = step(x, s)
-        x, old = optax.apply_updates(x, u), x
-        trees = x, u, s.grad
-        kept = kept and all(a[k].sharding.is_equivalent_to(old[k].sharding, a[k].ndim) for a in trees for k in x)
+        u, t = step(x, s)
+        y = optax.apply_updates(x, u)
+        kept, x, s = kept and alike((x, x, s), (y, u, t)), y, t
     return x, s, kept
 
 whole = {"w": jnp.zeros((4, 2)), "v": jnp.zeros(4)}
-parts = {"w": put(whole["w"], "a", "b"), "v": put(whole["v"], "b")}
-x, s, _ = run(whole, jax.jit)
-for wrap in (jax.jit, lambda step: step):
-    y, t, kept = run(parts, wrap)
-    print(kept, int(s.count) == int(t.count), bool(jnp.allclose(y["v"], x["v"])), bool((y["w"] == 1.0).all()))
-one = put(jnp.zeros(16), ("a", "b"))
-state = lbfgsb(-1.0, 1.0).init(one)
-_, after = jax.jit(lambda x, s: lbfgsb(-1.0, 1.0).update(x + 1, s, x, value=1.0))(one, state)
-print(all(jax.tree.leaves(jax.tree.map(lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), state, after))),
-      after.solver.memory.YS.sharding.spec == P(None, None, ("a", "b")))
+x, s, _ = run(whole, -1.0, jax.jit)
+for kind, wraps in (AxisType.Auto, (jax.jit, lambda step: step)), (AxisType.Explicit, (jax.jit,)):
+    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(kind,) * 2)
+    put = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, P(*spec)))
+    parts = {"w": put(whole["w"], "a", "b"), "v": put(whole["v"], "b")}
+    for wrap in wraps:
+        y, t, kept = run(parts, jax.tree.map(lambda x: x - 1.0, parts), wrap)
+        best = jax.tree.map(jnp.array_equal, best_params(t, y), y)
+        print(kept, int(s.count) == int(t.count), bool(jnp.allclose(y["v"], x["v"])), bool((y["w"] == 1.0).all()),
+              jax.tree.all(best), t.solver.memory.YS.sharding.spec == P(None, None, ("b", "a")))
 """
 
 
@@ -634,13 +670,9 @@ def sharded():
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("line", [0, 1], ids=["jit", "eager"])
-def test_sharded_params_keep_their_sharding_and_path(sharded, line):
-    assert sharded[line] == "True True True True"
-
-
-def test_state_of_sharded_params_is_sharded_from_the_start(sharded):
-    assert sharded[2] == "True True"
+@pytest.mark.parametrize("line", range(3), ids=["jit", "eager", "explicit"])
+def test_sharded_params_and_the_state_keep_their_sharding_and_path(sharded, line):
+    assert sharded[line] == "True True True True True True"
 
 
 # In flax and equinox
