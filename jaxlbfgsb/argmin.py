@@ -7,6 +7,7 @@ program.
 
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -165,10 +166,20 @@ def check_statics(fun: Any, memory_size: Any) -> tuple[Callable, int]:
         hash(fun)
     except TypeError:  # an instance with arrays in it, say
         fun = fun.__call__
-    owner = getattr(fun, "__self__", fun)
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves([owner, getattr(owner, "__dict__", None)])):
-        fun = partial(fun)  # which is like no other: a method is the same one when its object has come to hold others
+    if _holds_traced(fun, set()):
+        fun = partial(fun)  # which is like no other: fun itself stays the same when what it holds becomes another
     return fun, memory_size
+
+
+def _holds_traced(thing: Any, seen: set[int]) -> bool:
+    """Whether a traced value is in the closure of a function, the object of a method, or an attribute, however deep."""
+    if isinstance(thing, Tracer) or id(thing) in seen or isinstance(thing, (type, ModuleType)) or is_array(thing):
+        return isinstance(thing, Tracer)
+    seen.add(id(thing))
+    cells = [getattr(cell, "cell_contents", None) for cell in getattr(thing, "__closure__", None) or ()]
+    inside = [*cells, *getattr(thing, "__dict__", {}).values(), getattr(thing, "__self__", None)]
+    inside += thing.values() if isinstance(thing, dict) else thing if isinstance(thing, (list, tuple)) else ()
+    return any(_holds_traced(part, seen) for part in inside)
 
 
 def _solve(
@@ -206,6 +217,7 @@ def _run(
     options: Options,
 ) -> Result:
     objective, theta, aux = trace(fun, x0, args, has_aux, value_and_grad)
+    solver = implicit.linear_solver(linear_solver, x0)
     x0, unravel = ravel(x0)
     box = None if lower is None else Box(ravel(lower)[0], ravel(upper)[0])
 
@@ -224,7 +236,7 @@ def _run(
     @solve.defjvp
     def _(primals: tuple, tangents: tuple) -> tuple[Result, Result]:
         found = solve(*primals)
-        return found, implicit.tangent(objective, linear_solver, primals[:2], tangents[:2], found)
+        return found, implicit.tangent(objective, solver, primals[:2], tangents[:2], found)
 
     result = solve(theta, box, (x0, options))
     return result._replace(x=unravel(result.x), grad=unravel(result.grad))

@@ -61,9 +61,9 @@ def fmin_l_bfgs_b(
 
     Args:
       func: any Python, called with a new array of float64, `(n,)`, and args. Returns f if fprime is given or
-        approx_grad is true, else (f, g). If it returns f alone, the gradient is jax.grad's: func is then traced, and
-        runs compiled and in float64. What it closes over is constant then, as with jax.jit; data that change go into
-        args.
+        approx_grad is true, else (f, g). If it returns f alone, the gradient is jax.grad's: func is then traced once
+        a call, and runs compiled and in float64. One that is jitted already is traced once, and what it reaches beside
+        args is constant, as jax.jit has it. A RuntimeWarning tells if what was traced has another value at x0.
       x0: where to begin, `(n,)` or anything that ravels to it; moved into the bounds first.
       fprime: the gradient of func at (x, *args), `(n,)`.
       args: further arguments for func and fprime.
@@ -105,6 +105,8 @@ def fmin_l_bfgs_b(
       - The arrays in an `intermediate_result` are the callback's own.
       - fprime may be '2-point', '3-point' or 'cs', differences with relative steps; anything else that cannot be called
         is a TypeError.
+      - func must return a tuple, a list or an array for a pair, not a dict; [b] is taken for the bound b.
+      - A complex x0 is one ComplexWarning, not two.
 
     Example:
       >>> import numpy as np

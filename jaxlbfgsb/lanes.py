@@ -69,6 +69,7 @@ def fit_all(fun: Callable, settings: Settings, problems: Problem, count: Array |
     x0 = check_x0(one.x0)
     objective, theta, aux = trace(fun, x0, check_args(one.args), settings.has_aux, settings.value_and_grad)
     unravel = jax.vmap(ravel(x0)[1])
+    solver = implicit.linear_solver(settings.linear_solver, x0)
 
     def box_of(problem: Problem) -> Box | None:
         lower, upper = check_bounds(problem.bounds, check_x0(problem.x0))
@@ -86,7 +87,7 @@ def fit_all(fun: Callable, settings: Settings, problems: Problem, count: Array |
         def tangent(problem: Problem, moved: Problem, found: Result) -> Result:
             box, dbox = jax.jvp(box_of, (problem,), (moved,))
             at, along = ((problem.args, primals[1]), box), ((moved.args, tangents[1]), dbox)
-            return implicit.tangent(objective, settings.linear_solver, at, along, found)
+            return implicit.tangent(objective, solver, at, along, found)
 
         return (found, trips), (tangent(primals[0], tangents[0], found), zero_from_primal(trips))
 

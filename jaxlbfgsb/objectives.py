@@ -7,24 +7,30 @@ g in the form that host.py's `advance` takes. It counts its calls. Three of the 
 own, once for each value, where and in the order that SciPy does; the last runs func compiled and in float64.
 """
 
+import inspect
 import operator
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from types import FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.errors import JAXTypeError
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.stages import Compiled
 from jaxtyping import Array
 
 from . import differences
+from .arguments import is_key, native
 from .differences import Vector
 from .host import READS, device, evaluation, outright, padded
+from .results import program_digest
 
 Answer = Array | np.ndarray
 Evaluation = tuple[Any, Array | np.ndarray]  # func's value, or None where it is the first number of the other
@@ -33,9 +39,15 @@ Objective = Callable[[Vector, Answer], Evaluation]
 PLAIN = (bool, int, complex, str, bytes, type(None), np.generic)  # args that cannot change
 
 TRACED = "fmin_l_bfgs_b works on values, and these are traced: inside jit, vmap or grad use jaxlbfgsb.minimize"
+THREE = "let func return (f, gradient), pass fprime, or pass approx_grad=True"
 WAYS_OUT = (
-    "func returned a scalar and no gradient, so that jax.grad has to give it, but JAX cannot trace func ({error}). "
-    "There are three ways out: let func return (f, gradient), pass fprime, or pass approx_grad=True"
+    "func returned no pair (f, gradient), so that jax.grad has to give that, but JAX cannot trace func ({error}). "
+    f"There are three ways out: {THREE}"
+)
+DIFFERS = (
+    "func returned {value} at x0, but traced by JAX, in float64, it gives {traced}, and that is what is minimized. If "
+    "func draws random numbers, counts its calls, asks what type its arguments have or uses what JAX does not know, "
+    f"there are three ways out: {THREE}"
 )
 
 
@@ -53,7 +65,7 @@ def own(func: Callable, args: tuple, calls: Counter) -> Objective:
         value = None
         if isinstance(func, jax.stages.Wrapped):
             with jax.enable_x64(True):
-                pair = is_pair(jax.eval_shape(lambda x: func(x, *args), x))
+                pair = is_pair(jax.eval_shape(lambda x: func(x, *jax.tree.map(native, args)), x))
         else:
             value = func(x.copy(), *args)
             pair = is_pair(value)
@@ -160,88 +172,126 @@ def gradient(value: Any, n: int) -> Vector:
 # jax.grad
 
 
+@dataclass(frozen=True)
+class _Trace:
+    """What JAX makes of a func: the same if its digest is, whatever the arrays are that func itself has closed over."""
+
+    digest: str
+    jaxpr: Any = field(compare=False)  # of f, or of (f, g)
+
+
 def _by_jax(
     func: Callable, args: tuple, x0: Vector, answer: Answer, calls: Counter, value: Any
 ) -> tuple[Objective, Evaluation]:
     """The objective of a func that JAX differentiates, and its evaluation at x0; `value` is func's, if known."""
     near = jax.default_backend() == "cpu"  # the solver's own device: what it answers need not be copied
     home = device() if near else jax.devices()[0]
-    compiled, variable = _compiled(func, args, x0, home)
+    compiled, parts = _compiled(func, args, x0, home)
 
     def evaluate(x: Vector, answer: Answer) -> Evaluation:
         calls["fun"] += 1
         calls["grad"] += 1
-        return None, outright(compiled, variable, answer if near else np.asarray(answer))
+        return None, outright(compiled, parts, answer if near else np.asarray(answer))
+
+    def is_func() -> bool:
+        traced = np.asarray(first[1])[0]
+        return value is None or np.isclose(traced, float(value), rtol=1e-3, atol=1e-6, equal_nan=True)
 
     first = evaluate(x0, answer)
-    if value is not None and not np.isclose(np.asarray(first[1])[0], float(value), rtol=1e-3, equal_nan=True):
-        # What was compiled is not func any more: a global or a closed-over variable has changed since.
-        compiled, variable = _compiled(func, args, x0, home, afresh=True)
+    if not is_func():  # func may ask an argument for its type
+        compiled, parts = _compiled(func, args, x0, home, vary=False)
         calls.clear()
         first = evaluate(x0, answer)
+    if not is_func():
+        found = DIFFERS.format(value=value, traced=np.asarray(first[1])[0])
+        warnings.warn(found, RuntimeWarning, stacklevel=5)
     return evaluate, first
 
 
-def _compiled(func: Callable, args: tuple, x0: Vector, home: Any, afresh: bool = False) -> tuple[Compiled, list]:
-    """The `_program` of func, and the parts of args that it takes.
+def _compiled(func: Callable, args: tuple, x0: Vector, home: Any, vary: bool = True) -> tuple[Compiled, list]:
+    """The `_program` of func, and the arrays that it takes: those that func reaches beside args, and those of args.
 
-    Arrays and floats may vary: a call with others compiles nothing. All else is constant, and so are arrays and floats
-    where func cannot be traced otherwise.
+    func is traced at each call, because what it reaches may have changed; once if it is jitted, as is usual then. Other
+    parts of args than arrays and floats are constants, and so are these where func cannot be traced otherwise.
     """
     leaves, structure = jax.tree.flatten(args)
+    moves = [vary and _may_vary(leaf) for leaf in leaves]
+    constant = tuple(None if move else (type(leaf), leaf) for leaf, move in zip(leaves, moves, strict=True))
     with jax.enable_x64(True):
-        variable = jax.device_put([np.asarray(leaf) for leaf in leaves if _may_vary(leaf)], home)
-    shapes = tuple((leaf.shape, leaf.dtype) for leaf in variable)
-    constant = tuple(None if _may_vary(leaf) else (type(leaf), leaf) for leaf in leaves)
-    call = func, structure, constant, shapes, len(x0), home
-    known, build = _constant(func, constant), _program.__wrapped__
+        variable = _at(home, [leaf for leaf, move in zip(leaves, moves, strict=True) if move])
+
+    # Out of its jit, which would keep what func closes over as constants of its own.
+    within = inspect.unwrap(func, stop=lambda inner: not isinstance(inner, jax.stages.Wrapped))
+
+    def value(x: Array, variable: list) -> Array:
+        rest = iter(variable)
+        args = jax.tree.unflatten(structure, [next(rest) if part is None else part[1] for part in constant])
+        return jnp.reshape(within(x, *args), ())
+
+    plain = all(part is None or isinstance(part[1], PLAIN) for part in constant)
+    kept = _TRACES.setdefault(func, {}) if isinstance(func, jax.stages.Wrapped) and plain else {}
+    key = structure, constant if plain else (), tuple((leaf.shape, leaf.dtype) for leaf in variable), len(x0), home
     try:
-        program = _program(*call) if known else build(*call)
-        if known and (afresh or any(a is not b for a, b in zip(program[1], _surroundings(func), strict=True))):
-            program[:] = build(*call)  # in the cache, too
-        return program[0], variable
+        trace, consts = kept.get(key) or kept.setdefault(key, _traced(value, len(x0), variable, home))
+        return _program(trace, len(x0), home), consts + variable
     except TypeError:
         if not variable:
             raise
-    constant = tuple((type(leaf), leaf) for leaf in leaves)
-    return build(func, structure, constant, (), len(x0), home)[0], []
+    return _compiled(func, args, x0, home, vary=False)
+
+
+_TRACES: WeakKeyDictionary[Callable, dict] = WeakKeyDictionary()
 
 
 def _may_vary(leaf: Any) -> bool:
-    return isinstance(leaf, float) or (isinstance(leaf, (np.ndarray, jax.Array)) and leaf.dtype.kind in "biufc")
+    array = type(leaf) is np.ndarray or isinstance(leaf, jax.Array)  # a masked array is more than its numbers
+    return isinstance(leaf, float) or is_key(leaf) or (array and leaf.dtype.kind in "biufc")
 
 
-def _constant(func: Callable, constant: tuple) -> bool:
-    """False where func or args hold what may change unseen: a method's object, or any other than plain values."""
-    plain = all(part is None or isinstance(part[1], PLAIN) for part in constant)
-    return plain and isinstance(func, (FunctionType, jax.stages.Wrapped))
+def _at(home: Any, leaves: list) -> list:
+    """The arrays on that device."""
+    return jax.device_put([leaf if is_key(leaf) else native(np.asarray(leaf)) for leaf in leaves], home)
 
 
-def _surroundings(func: Callable) -> list:
-    """What a Python function finds in its closure and in its globals; nothing for one that is jitted."""
-    if not isinstance(func, FunctionType):
-        return []
-    cells = [getattr(cell, "cell_contents", None) for cell in func.__closure__ or ()]
-    return cells + [func.__globals__.get(name) for name in func.__code__.co_names]
+def _traced(value: Callable, n: int, variable: list, home: Any) -> tuple[_Trace, list]:
+    """value(x, variable) as JAX traces it, and the arrays that it closes over."""
+    x = jax.ShapeDtypeStruct([n], np.float64)
+    with jax.enable_x64(True), jax.disable_jit(False), jax.default_device(home):
+        try:
+            closed = jax.make_jaxpr(value)(x, variable)
+            if "custom_" in str(closed.jaxpr):  # a derivative that is not to be seen in it
+                closed = jax.make_jaxpr(jax.value_and_grad(value))(x, variable)
+        except Exception as error:
+            raise _untraceable(error) from error
+        if any(isinstance(const, Tracer) for const in closed.consts):
+            raise TypeError(TRACED)
+        return _Trace(program_digest(closed.jaxpr, []), closed.jaxpr), _at(home, closed.consts)
 
 
 @lru_cache(maxsize=128)
-def _program(func: Callable, structure: Any, constant: tuple, shapes: tuple, n: int, home: Any) -> list:
-    """(variable, answer) ↦ the `evaluation` of func and its gradient, compiled; and what func found around it."""
+def _program(trace: _Trace, n: int, home: Any) -> Compiled:
+    """(parts, answer) ↦ the `evaluation` of what was traced and its gradient, compiled."""
+    consts, (_, *variable) = trace.jaxpr.constvars, trace.jaxpr.invars
 
-    def evaluate(variable: list, answer: Array) -> Array:
-        rest = iter(variable)
-        args = jax.tree.unflatten(structure, [next(rest) if part is None else part[1] for part in constant])
-        f, g = jax.value_and_grad(lambda x: jnp.reshape(func(x, *args), ()))(answer[READS : READS + n])
+    def evaluate(parts: list, answer: Array) -> Array:
+        run = jaxpr_as_fun(ClosedJaxpr(trace.jaxpr, parts[: len(consts)]))
+
+        def value(x: Array) -> Array:
+            return run(x, *parts[len(consts) :])[0]
+
+        x = answer[READS : READS + n]
+        alone = len(trace.jaxpr.outvars) == 1
+        f, g = jax.value_and_grad(value)(x) if alone else run(x, *parts[len(consts) :])
         return jnp.concatenate([f.astype(g.dtype)[None], g, jnp.zeros(padded(n) - n, g.dtype)])
 
-    surroundings = _surroundings(func)
+    parts = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in [*consts, *variable]]
     answer = jax.ShapeDtypeStruct([READS + 3 * padded(n)], np.float64)
     with jax.enable_x64(True), jax.disable_jit(False), jax.default_device(home):
         try:
-            traced = jax.jit(evaluate).trace([jax.ShapeDtypeStruct(*shape) for shape in shapes], answer)
+            return jax.jit(evaluate).lower(parts, answer).compile()
         except Exception as error:
-            raise TypeError(WAYS_OUT.format(error=str(error).split("\n")[0])) from error
-        if len(traced.jaxpr.in_avals) > len(shapes) + 1:  # func closes over what another transformation traces
-            raise TypeError(TRACED)
-        return [traced.lower().compile(), surroundings]
+            raise _untraceable(error) from error
+
+
+def _untraceable(error: Exception) -> TypeError:
+    return TypeError(WAYS_OUT.format(error=str(error).split("\n")[0]))

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from .argmin import Result
 from .arguments import is_key, native
@@ -37,12 +37,18 @@ def fingerprint(fun: Callable, settings: Settings, problems: Problem, K: int) ->
     leaves, structure = jax.tree.flatten(problems)
     one = [leaf[0] if many else leaf for leaf, many in zip(leaves, settings.batched, strict=True)]
     first = jax.tree.unflatten(structure, one)
-    digest = hashlib.blake2b(digest_size=16)
     jaxpr = jax.make_jaxpr(lambda x, args: fun(x, *args))(*jax.tree.map(native, (first.x0, first.args)))
-    digest.update(repr((str(jaxpr.jaxpr), settings, str(structure), K)).encode())
-    _absorb(digest, list(_constants(jaxpr)))
+    about = program_digest(jaxpr.jaxpr, jaxpr.consts), settings, str(structure), K
+    digest = hashlib.blake2b(repr(about).encode(), digest_size=16)
     _absorb(digest, [leaf for leaf, many in zip(leaves, settings.batched, strict=True) if not many])
     digest.update(repr([(np.shape(leaf), str(jnp.result_type(native(leaf)))) for leaf in one]).encode())
+    return digest.hexdigest()
+
+
+def program_digest(jaxpr: Jaxpr, constants: list) -> str:
+    """A digest of a program, of these constants of it, and of those of the functions that it calls."""
+    digest = hashlib.blake2b(str(jaxpr).encode(), digest_size=16)
+    _absorb(digest, [*constants, *_constants(jaxpr)])
     return digest.hexdigest()
 
 
@@ -115,14 +121,16 @@ def open_root(path: Path) -> None:
         raise ValueError(f"resume: {path} holds more than an iterator's parts; name an empty or a new folder")
 
 
-def _constants(jaxpr: Any) -> Iterator[Any]:
-    """All arrays that a program holds, those of the functions it calls included."""
-    yield from jaxpr.consts
-    for equation in jaxpr.jaxpr.eqns:
-        yield from (atom.val for atom in equation.invars if hasattr(atom, "val"))
+def _constants(jaxpr: Jaxpr) -> Iterator[Any]:
+    """All arrays that stand in a program, and those that the functions it calls hold."""
+    for equation in jaxpr.eqns:
+        yield from (atom.val for atom in equation.invars if isinstance(atom, Literal))
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
-            if _is_program(value):
-                yield from _constants(value if hasattr(value, "consts") else ClosedJaxpr(value, ()))
+            if isinstance(value, ClosedJaxpr):
+                yield from value.consts
+                value = value.jaxpr
+            if isinstance(value, Jaxpr):
+                yield from _constants(value)
 
 
 def _is_program(value: Any) -> bool:

@@ -73,16 +73,27 @@ def reduced_solve(
       Fiacco, Introduction to Sensitivity and Stability Analysis in Nonlinear Programming, Academic Press (1983), §3.2.
     """
     check_linear_solver(linear_solver)
-    if jax.tree.map(jnp.shape, b) != jax.tree.map(jnp.shape, result.x):
-        raise ValueError(f"b must have the structure and shapes of result.x, {jax.tree.map(jnp.shape, result.x)}")
+    if not callable(fun):
+        raise TypeError(f"fun must be a function of x, got {type(fun).__name__}")
+    if not isinstance(result, Result):
+        raise TypeError(f"result must be what minimize returned, got {type(result).__name__}")
+    if jnp.ndim(result.status) > 0:
+        raise ValueError("result must be that of one problem, got a batch; take jax.vmap of reduced_solve")
+    shapes = jax.tree.map(jnp.shape, result.x)
+    if jax.tree.map(jnp.shape, b) != shapes:
+        raise ValueError(f"b must have the structure and shapes of result.x, {shapes}")
+    b = jax.tree.map(jnp.asarray, b)
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(b)):
+        raise TypeError(f"b must hold real floating-point numbers, got {[str(x.dtype) for x in jax.tree.leaves(b)]}")
     lower, upper = check_bounds(bounds, result.x)
     args = check_args(args if isinstance(args, tuple) else (args,))
     objective, theta, _ = trace(fun, result.x, args, has_aux, value_and_grad)
+    solver = implicit.linear_solver(linear_solver, result.x)
     x, unravel = ravel(result.x)
     box = None if lower is None else Box(ravel(lower)[0], ravel(upper)[0])
     low, high = implicit.held(x, ravel(result.grad)[0], box)
     free = ~(low | high)
     right = jnp.where(free, ravel(b)[0].astype(x.dtype), 0)
     matvec = implicit.reduced_hessian(lambda x: objective(theta, x)[1], x, free)
-    z, residual = implicit.solve_and_judge(matvec, right, linear_solver)
-    return ReducedSolve(unravel(z), residual, residual <= implicit.tolerance(right, linear_solver))
+    z, residual = implicit.solve_and_judge(matvec, right, solver)
+    return ReducedSolve(unravel(z), residual, residual <= solver.tolerance)

@@ -6,12 +6,14 @@ exception, and the warnings.
 """
 
 import functools
+import gc
 import inspect
 import itertools
 import logging
 import math
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -613,7 +615,7 @@ def test_limits_are_not_looked_at_before_they_are_needed(names):
     agree(bowl, np.ones(2), **LIMITS[names])
 
 
-@pytest.mark.parametrize("callback", [3, "text", [], max, object()], ids=str)
+@pytest.mark.parametrize("callback", [3, "text", [], max, object()], ids=["3", "text", "[]", "max", "object"])
 def test_what_cannot_be_a_callback_is_refused(callback):
     agree(bowl, START, callback=callback)
 
@@ -1622,33 +1624,56 @@ def test_nothing_is_compiled_for_another_numpy_function(compiled, route, x0):
     assert compiled == []
 
 
-def test_a_new_lambda_compiles_nothing_but_itself(compiled):
-    run_lambda()
+def test_another_function_compiles_nothing_but_itself(compiled):
+    run_lambda(jax.jit, 1.0)
     compiled.clear()
-    run_lambda()
+    run_lambda(jax.jit, 2.5)
     assert len(compiled) == 1
 
 
-@pytest.mark.parametrize("seen", ["closure", "array"])
-def test_a_program_found_stale_is_compiled_once(compiled, seen):
-    weight, weights = 1.0, np.ones(2)
-
-    def func(x):
-        return jnp.sum(weight * weights * (x - 1.0) ** 2)
-
-    fmin_l_bfgs_b(func, START)
-    if seen == "closure":
-        weight = 3.0
-    else:
-        weights *= 3.0
-    fmin_l_bfgs_b(func, START)
+@pytest.mark.parametrize("wrap", [jax.jit, lambda func: func], ids=["jitted", "plain"])
+def test_a_new_lambda_that_reads_the_same_compiles_nothing(compiled, wrap):
+    run_lambda(wrap, 1.0)
+    run_lambda(wrap, np.ones(2))
     compiled.clear()
-    fmin_l_bfgs_b(func, START)
+    x, *_ = run_lambda(wrap, np.full(2, 3.0))
+    run_lambda(wrap, 1.0)
     assert compiled == []
+    assert_allclose(x, 3, rtol=1e-6)
 
 
-def run_lambda():
-    return fmin_l_bfgs_b(jax.jit(lambda x: jnp.sum((x - 1) ** 2)), START)
+def run_lambda(wrap, centre):
+    return fmin_l_bfgs_b(wrap(lambda x: jnp.sum((x - centre) ** 2)), START)
+
+
+def test_a_jitted_function_that_is_known_is_not_traced_again():
+    traced = []
+
+    @jax.jit
+    def func(x, centre):
+        traced.append(x)
+        return jnp.sum((x - centre) ** 2)
+
+    fmin_l_bfgs_b(func, START, args=(1.0,))
+    traced.clear()
+    fmin_l_bfgs_b(func, START, args=(2.0,))
+    assert traced == []
+
+
+def test_functions_and_what_they_hold_are_not_kept_alive():
+    class Data:
+        def __init__(self):
+            self.values = np.ones(1000)
+
+    alive = []
+    for wrap in (jax.jit, lambda func: func):
+        data = Data()
+        alive.append(weakref.ref(data))
+        fmin_l_bfgs_b(wrap(lambda x, data=data: jnp.sum((x - data.values[:2]) ** 2)), START)
+    del data
+    jax.clear_caches()
+    gc.collect()
+    assert [ref() for ref in alive] == [None, None]
 
 
 @pytest.mark.parametrize("other", [jnp.full(2, 2.0), np.full(2, 3.0)], ids=["JAX", "NumPy"])
@@ -2127,6 +2152,86 @@ def test_what_a_function_closes_over_is_seen_as_it_is_now():
     first = fmin_l_bfgs_b(loss, np.zeros(2))[0]
     weight = 10.0
     assert_allclose([first, fmin_l_bfgs_b(loss, np.zeros(2))[0]], [[0.5, 0.5], [0.05, 0.05]])
+
+
+SIGN = 1.0
+
+
+def through(x):
+    return jnp.sum((x - SIGN) ** 2)
+
+
+def test_data_that_changed_in_place_are_seen_as_they_are_now(monkeypatch):
+    data, options = np.array([1.0, -1.0]), [1.0]
+
+    def loss(x):
+        return jnp.sum(options[0] * (x - data) ** 2) + through(x)
+
+    for sign in (1.0, -1.0):  # the value at zero does not tell
+        monkeypatch.setitem(globals(), "SIGN", sign)
+        data *= sign
+        assert_allclose(fmin_l_bfgs_b(loss, np.zeros(2))[0], (sign + data) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("centre", [1.0, 2.0])
+def test_arrays_that_a_jitted_function_inside_closes_over_are_its_own(centre):
+    data = np.full(2, centre)
+    inner = jax.jit(lambda x: jnp.sum((x - data) ** 2))
+    assert_allclose(fmin_l_bfgs_b(lambda x: 2 * inner(x), np.zeros(2))[0], centre)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.5])
+def test_a_custom_derivative_is_that_of_this_function(slope):
+    @jax.custom_vjp
+    def loss(x):
+        return jnp.sum(x**2)
+
+    loss.defvjp(lambda x: (loss(x), x), lambda x, f: (f * (2 * x + slope),))
+    x, _, d = fmin_l_bfgs_b(lambda x: loss(x), np.ones(2), maxiter=1)
+    assert_allclose(d["grad"], 2 * x + slope)
+
+
+def test_an_argument_that_func_asks_for_its_type_is_a_constant():
+    def loss(x, a):
+        return jnp.sum((x - (a if np.isscalar(a) else 0)) ** 2)
+
+    assert_allclose(fmin_l_bfgs_b(loss, np.zeros(2), args=(3.0,))[0], 3)
+
+
+def test_a_masked_array_is_not_taken_for_its_numbers():
+    masked = np.ma.array([1.0, 2.0, 100.0], mask=[0, 0, 1])
+    with pytest.raises(TypeError, match="three ways out"):
+        fmin_l_bfgs_b(lambda x, d: ((x[0] - d) ** 2).sum() + x[1] ** 2, np.zeros(2), args=(masked,))
+
+
+def test_another_function_than_func_is_warned_of():
+    random = np.random.default_rng(0)
+    with pytest.warns(RuntimeWarning, match="traced by JAX.*three ways out"):
+        fmin_l_bfgs_b(lambda x: jnp.sum(x**2) + random.random(), START)
+
+
+def test_the_value_of_func_in_float32_is_no_other_function():
+    with jax.enable_x64(False):
+        fmin_l_bfgs_b(lambda x: jnp.sum((x - 1 / 3) ** 2), np.full(3, 1 / 3))
+
+
+@pytest.mark.parametrize("wrap", [jax.jit, lambda func: func], ids=["jitted", "plain"])
+@pytest.mark.parametrize("seen", ["args", "closure"])
+def test_data_may_be_keys_or_of_another_byte_order(wrap, seen):
+    key, foreign = jax.random.key(1), np.array([1.0, 2.0], ">f8")
+
+    def loss(x, key=key, foreign=foreign):
+        return jnp.sum((x - foreign.astype(float) - jax.random.normal(key, (2,))) ** 2)
+
+    args = (key, foreign) if seen == "args" else ()
+    x, *_ = fmin_l_bfgs_b(wrap(lambda x, *args: loss(x, *args)), np.zeros(2), args=args)
+    assert_allclose(x, foreign + np.asarray(jax.random.normal(key, (2,))))
+
+
+def test_where_a_gpu_is_the_default_the_answer_goes_to_the_device_of_jax(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    x, *_ = fmin_l_bfgs_b(lambda x, a: jnp.sum((x - a) ** 2), START, args=(2.0,))
+    assert_allclose(x, 2, rtol=1e-6)
 
 
 def test_a_point_is_not_evaluated_twice_in_a_row():
