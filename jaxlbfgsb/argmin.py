@@ -49,6 +49,17 @@ class Result(NamedTuple):
       degenerate: whether a variable is at a bound, or too near to tell, with a multiplier |g_i| too small to tell from
         zero: then the derivative of x is one-sided, `()`.
       aux: what the objective returned beside its value at x, with `has_aux`; else None.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlbfgsb import minimize
+      >>> minimize(lambda x: jnp.sum((x - 2.0) ** 2), jnp.zeros(2), bounds=(None, 1.0))
+      converged: the projected gradient is at most gtol
+      fun         2
+      residual    0
+      iterations  2
+      evaluations 3
+      x           [1. 1.]
     """
 
     x: PyTree
@@ -136,7 +147,7 @@ def minimize(
     Raises:
       TypeError, ValueError: for an argument that cannot be right; the message names it and what was expected.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from jaxlbfgsb import minimize
       >>> result = minimize(lambda x: jnp.sum((x - 2.0) ** 2), jnp.zeros(3), bounds=(0.0, jnp.array([1.0, 3.0, 3.0])))

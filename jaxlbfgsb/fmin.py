@@ -82,9 +82,11 @@ def fmin_l_bfgs_b(
       maxls: evaluations allowed in one line search.
 
     Returns:
-      x: the last iterate, `(n,)`.
-      f: func's value there.
-      d: `grad`, the gradient there, not projected; `task`, why it ended; `funcalls`, the number of calls of func;
+      The tuple (x, f, d).
+
+      - x: the last iterate, `(n,)`.
+      - f: func's value there.
+      - d: `grad`, the gradient there, not projected; `task`, why it ended; `funcalls`, the number of calls of func;
         `nit`, that of iterations; `warnflag`, 0 if converged, 1 if a limit was reached, 2 otherwise.
 
     Raises:
@@ -106,7 +108,7 @@ def fmin_l_bfgs_b(
       - fprime may be '2-point', '3-point' or 'cs', differences with relative steps; anything else that cannot be called
         is a TypeError.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> from jaxlbfgsb import fmin_l_bfgs_b
       >>> x, f, d = fmin_l_bfgs_b(lambda x: np.sum((x - 2.0) ** 2), np.zeros(2), bounds=[(None, 1), (0, None)])
@@ -189,7 +191,7 @@ def scipy_method(
     Raises:
       ValueError, TypeError: as SciPy's; also for bounds that are NaN.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> from scipy.optimize import minimize, rosen, rosen_der
       >>> from jaxlbfgsb import scipy_method

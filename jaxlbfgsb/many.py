@@ -85,7 +85,7 @@ def minimize_many(
       ValueError: if the folder belongs to a run with other arguments, or a file in it is damaged.
       OSError: if the folder cannot be written to.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from jaxlbfgsb import minimize_many
       >>> centres = jnp.array([[0.5], [2.0], [3.0]])

@@ -4,7 +4,15 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """Why a run ended; `RUNNING` while it has not. Compare with `result.status`, an integer array."""
+    """Why a run ended; `RUNNING` while it has not. Compare with `result.status`, an integer array.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlbfgsb import Status, minimize
+      >>> result = minimize(lambda x: jnp.sum(x**2), jnp.ones(2))
+      >>> print(result.status == Status.GRADIENT, Status.GRADIENT.message)
+      True converged: the projected gradient is at most gtol
+    """
 
     RUNNING = 0
     GRADIENT = 1

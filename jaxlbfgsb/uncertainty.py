@@ -38,7 +38,7 @@ def covariance(
       singular matrix, no more residuals than free variables, or a Hessian that is not positive definite. The square
       roots of the diagonal are the standard deviations.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from jaxlbfgsb import covariance, minimize
       >>> t, y = jnp.arange(4.0), jnp.array([1.1, 2.9, 5.1, 6.9])
