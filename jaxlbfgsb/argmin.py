@@ -15,10 +15,11 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import jaxpr_as_fun
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, Int
 
 from . import implicit
 from .arguments import (
+    PyTree,
     check_args,
     check_bounds,
     check_gradient,
@@ -104,7 +105,7 @@ class Result(NamedTuple):
 def minimize(
     fun: Callable,
     x0: PyTree,
-    args: tuple | Any = (),
+    args: Any = (),
     *,
     bounds: Any = None,
     has_aux: bool = False,
@@ -301,7 +302,7 @@ def ravel(tree: PyTree) -> tuple[Vector, Callable[[Vector], PyTree]]:
 
 
 def trace(
-    fun: Callable, x0: PyTree, args: tuple, has_aux: bool, value_and_grad: bool
+    fun: Callable, x0: PyTree, args: tuple[Any, ...], has_aux: bool, value_and_grad: bool
 ) -> tuple[Callable, tuple[tuple, list], PyTree]:
     """The objective as (θ, x) -> ((f, aux), g) on vectors, fun having been called once; θ; and the shape of aux.
 

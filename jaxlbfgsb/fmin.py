@@ -40,7 +40,7 @@ def fmin_l_bfgs_b(
     func: Callable,
     x0: Any,
     fprime: Callable | None = None,
-    args: Iterable = (),
+    args: Iterable[Any] = (),
     approx_grad: Any = 0,
     bounds: Any = None,
     m: int = 10,

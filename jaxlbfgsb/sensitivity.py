@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool
 
 from . import implicit
 from .argmin import Result, ravel, trace
-from .arguments import check_args, check_bounds, check_linear_solver
+from .arguments import PyTree, check_args, check_bounds, check_linear_solver
 from .box import Box, Scalar
 
 
@@ -47,7 +47,7 @@ def reduced_solve(
     fun: Callable,
     result: Result,
     b: PyTree,
-    args: tuple | Any = (),
+    args: Any = (),
     *,
     bounds: Any = None,
     has_aux: bool = False,

@@ -22,11 +22,11 @@ import numpy as np
 from jax.core import Tracer
 from jax.experimental.shard_alike import shard_alike
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool
 
 from . import solver
 from .argmin import opening, ravel
-from .arguments import check_memory_size, check_options, check_sides
+from .arguments import PyTree, check_memory_size, check_options, check_sides
 from .box import Box, Scalar, Vector, projected_gradient
 from .solver import Iterate, Options, State
 from .status import Status
