@@ -87,10 +87,13 @@ class Result(NamedTuple):
         return "\n".join(f"{count} × {Status(code).message}" for code, count in zip(codes, counts, strict=True))
 
     def __repr__(self) -> str:
-        if isinstance(self.status, Tracer):
+        seen = is_array(self.status) and not isinstance(self.status, Tracer)
+        if not seen or not getattr(self.status, "is_fully_addressable", True):
             return f"Result(x={self.x}, fun={self.fun}, status={self.status})"
         if np.ndim(self.status) > 0:
-            return f"Result of {np.size(self.status)} problems\n{self.message}"
+            fun = np.asarray(self.fun)[np.isfinite(self.fun)]
+            span = [f"fun         {fun.min():.10g} to {fun.max():.10g}"] if len(fun) else []
+            return "\n".join([f"Result of {np.size(self.status)} problems", self.message, *span])
         lines = [
             self.message,
             f"fun         {float(self.fun):.10g}",
