@@ -46,7 +46,7 @@ _MESSAGES = {
         "stopped: the line search found no better point; f may be noisy at this precision, or the gradient wrong"
     ),
     Status.NON_FINITE: (
-        "stopped: f or its gradient is NaN or inf at the start or all along the search direction; look at them at x, or "
+        "stopped: f or its gradient is NaN or inf at the start or all along the search direction; evaluate it at x, or "
         "keep x away by bounds"
     ),
     Status.BAD_X0: "not started: x0 holds NaN or inf",
