@@ -167,9 +167,9 @@ def update(
       x: where f and g are from, inside the box, if rounding kept the caller from `state.x`, `(n,)`.
 
     Examples:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> from jaxlbfgsb import init, update
-      >>> state = init(jnp.zeros(2))
+      >>> state, update = init(jnp.zeros(2)), jax.jit(update)
       >>> while state.status == 0:
       ...     d = state.x - 2.0
       ...     state = update(state, d @ d, 2 * d)
@@ -340,8 +340,8 @@ def continue_from(state: State, box: Box | None = None) -> State:
       >>> import jax, jax.numpy as jnp
       >>> from jaxlbfgsb import Options, continue_from, init, run
       >>> quartic = jax.value_and_grad(lambda x: jnp.sum(x**4))
-      >>> state = run(quartic, init(jnp.ones(2)), options=Options(max_iterations=3))
-      >>> state = run(quartic, continue_from(state))
+      >>> go = jax.jit(lambda state, most: run(quartic, state, options=Options(max_iterations=most)))
+      >>> state = go(continue_from(go(init(jnp.ones(2)), 3)), 100)
       >>> print(state.iterations > 3, state.residual <= 1e-5)
       True True
     """
@@ -372,7 +372,8 @@ def step(value_and_grad: Callable, state: State, box: Box | None = None, options
     Examples:
       >>> import jax, jax.numpy as jnp
       >>> from jaxlbfgsb import init, step
-      >>> step(jax.value_and_grad(lambda x: jnp.sum(x**2)), init(jnp.ones(2))).iterate.f.item()
+      >>> one = jax.jit(lambda state: step(jax.value_and_grad(lambda x: jnp.sum(x**2)), state))
+      >>> one(init(jnp.ones(2))).iterate.f.item()
       2.0
     """
     f, g = value_and_grad(state.x)
