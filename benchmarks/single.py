@@ -1,4 +1,4 @@
-"""One bounded problem at a time: first call and warm calls, beside SciPy and jaxopt.
+"""One problem at a time: first call and warm calls, beside SciPy and jaxopt; without bounds, optax and optimistix too.
 
 Run `python benchmarks/single.py`. All candidates take turns in one process; times are medians and only their ratios
 mean anything on a shared machine. SciPy's BLAS has one thread: on a busy machine more of them wait for each other, and
@@ -12,6 +12,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 
 import jax
@@ -21,9 +22,11 @@ jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp  # noqa: E402
 import jaxopt  # noqa: E402
 import numpy as np  # noqa: E402
+import optax  # noqa: E402
+import optimistix  # noqa: E402
 from scipy.optimize import fmin_l_bfgs_b  # noqa: E402
 
-from jaxlbfgsb import minimize  # noqa: E402
+from jaxlbfgsb import Options, minimize  # noqa: E402
 
 SIZES, FIRST_CALLS, WARM_CALLS = (4, 10, 20, 50, 100), 5, 30
 
@@ -79,6 +82,51 @@ def warm_calls(n: int) -> dict[str, float]:
     return medians(candidates)
 
 
+def by_optax(fun: Callable, x: jax.Array) -> jax.Array:
+    """optax.lbfgs, with its own line search, until the gradient is small."""
+    solver, value_and_grad = optax.lbfgs(), optax.value_and_grad_from_state(fun)
+
+    def one(carry):
+        x, state, _, k = carry
+        value, grad = value_and_grad(x, state=state)
+        updates, state = solver.update(grad, state, x, value=value, grad=grad, value_fn=fun)
+        return optax.apply_updates(x, updates), state, jnp.max(jnp.abs(grad)), k + 1
+
+    start = x, solver.init(x), jnp.inf, 0
+    return jax.lax.while_loop(lambda carry: (carry[2] > 1e-5) & (carry[3] < 2000), one, start)[0]
+
+
+def by_optimistix(fun: Callable, x: jax.Array) -> jax.Array:
+    """optimistix.LBFGS, whose tests are of the changes of x and f; at 1e-8 its gradients end like the others'."""
+    return optimistix.minimise(lambda x, _: fun(x), optimistix.LBFGS(rtol=1e-8, atol=1e-8), x, max_steps=5000).value
+
+
+def unbounded(fun: Callable) -> dict[str, Callable]:
+    """Each solver of fun, without bounds, to a gradient of 1e-5."""
+    return {
+        "jaxlbfgsb": jax.jit(lambda x: minimize(fun, x, options=Options(ftol=0.0)).x),
+        "jaxopt": jax.jit(lambda x: jaxopt.LBFGS(fun, maxiter=2000, tol=1e-5).run(x).params),
+        "optax": jax.jit(partial(by_optax, fun)),
+        "optimistix": jax.jit(partial(by_optimistix, fun)),
+    }
+
+
+def unbounded_first_calls(n: int) -> dict[str, float]:
+    """Seconds from a function never seen before to its minimum, without bounds."""
+    times: dict[str, list[float]] = {}
+    for shift in np.arange(FIRST_CALLS) * 1e-3:
+        for name, solve in unbounded(lambda x, shift=shift: chained(x) + shift).items():
+            times.setdefault(name, []).append(seconds(partial(solve, problem(n)[0])))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def unbounded_warm_calls(n: int) -> dict[str, float]:
+    """Seconds for a solve without bounds when everything is compiled; SciPy has a NumPy gradient."""
+    x, start = problem(n)[0], np.asarray(problem(n)[0])
+    candidates: dict[str, Callable] = {name: partial(solve, x) for name, solve in unbounded(chained).items()}
+    return medians(candidates | {"SciPy": lambda: fmin_l_bfgs_b(chained_numpy, start, factr=0.0)})
+
+
 def medians(candidates: dict[str, Callable]) -> dict[str, float]:
     """The median seconds of each candidate's warm calls, all of them taking turns."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
@@ -108,6 +156,9 @@ def table(title: str, measure: Callable[[int], dict[str, float]], unit: float, n
 
 
 if __name__ == "__main__":
-    print(f"jax {jax.__version__}, jaxopt {version('jaxopt')}, {jax.devices()[0].device_kind}")
+    peers = ", ".join(f"{name} {version(name)}" for name in ("jax", "jaxopt", "optax", "optimistix", "scipy"))
+    print(f"{peers}, {jax.devices()[0].device_kind}")
     table("First call", first_calls, 1.0, "s")
     table("Warm call", warm_calls, 1e-3, "ms")
+    table("First call, without bounds", unbounded_first_calls, 1.0, "s")
+    table("Warm call, without bounds", unbounded_warm_calls, 1e-3, "ms")

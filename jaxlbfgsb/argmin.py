@@ -16,10 +16,11 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import jaxpr_as_fun
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, Int
 
 from . import implicit
 from .arguments import (
+    PyTree,
     check_args,
     check_bounds,
     check_gradient,
@@ -50,6 +51,17 @@ class Result(NamedTuple):
       degenerate: whether a variable is at a bound, or too near to tell, with a multiplier |g_i| too small to tell from
         zero: then the derivative of x is one-sided, `()`.
       aux: what the objective returned beside its value at x, with `has_aux`; else None.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlbfgsb import minimize
+      >>> minimize(lambda x: jnp.sum((x - 2.0) ** 2), jnp.zeros(2), bounds=(None, 1.0))
+      converged: the projected gradient is at most gtol
+      fun         2
+      residual    0
+      iterations  2
+      evaluations 3
+      x           [1. 1.]
     """
 
     x: PyTree
@@ -76,10 +88,13 @@ class Result(NamedTuple):
         return "\n".join(f"{count} × {Status(code).message}" for code, count in zip(codes, counts, strict=True))
 
     def __repr__(self) -> str:
-        if isinstance(self.status, Tracer):
+        seen = is_array(self.status) and not isinstance(self.status, Tracer)
+        if not seen or not getattr(self.status, "is_fully_addressable", True):
             return f"Result(x={self.x}, fun={self.fun}, status={self.status})"
         if np.ndim(self.status) > 0:
-            return f"Result of {np.size(self.status)} problems\n{self.message}"
+            fun = np.asarray(self.fun)[np.isfinite(self.fun)]
+            span = [f"fun         {fun.min():.10g} to {fun.max():.10g}"] if len(fun) else []
+            return "\n".join([f"Result of {np.size(self.status)} problems", self.message, *span])
         lines = [
             self.message,
             f"fun         {float(self.fun):.10g}",
@@ -94,7 +109,7 @@ class Result(NamedTuple):
 def minimize(
     fun: Callable,
     x0: PyTree,
-    args: tuple | Any = (),
+    args: Any = (),
     *,
     bounds: Any = None,
     has_aux: bool = False,
@@ -137,7 +152,7 @@ def minimize(
     Raises:
       TypeError, ValueError: for an argument that cannot be right; the message names it and what was expected.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from jaxlbfgsb import minimize
       >>> result = minimize(lambda x: jnp.sum((x - 2.0) ** 2), jnp.zeros(3), bounds=(0.0, jnp.array([1.0, 3.0, 3.0])))
@@ -302,7 +317,7 @@ def ravel(tree: PyTree) -> tuple[Vector, Callable[[Vector], PyTree]]:
 
 
 def trace(
-    fun: Callable, x0: PyTree, args: tuple, has_aux: bool, value_and_grad: bool
+    fun: Callable, x0: PyTree, args: tuple[Any, ...], has_aux: bool, value_and_grad: bool
 ) -> tuple[Callable, tuple[tuple, list], PyTree]:
     """The objective as (θ, x) -> ((f, aux), g) on vectors, fun having been called once; θ; and the shape of aux.
 

@@ -6,17 +6,19 @@ Values that are traced cannot be looked at; `traced_status` judges them inside t
 import sys
 from collections.abc import Iterable
 from numbers import Number
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Int
 
 from .box import Box, Vector, project
 from .solver import Options
 from .status import Status
+
+PyTree: TypeAlias = Any  # jaxtyping's is no type at all to a type checker
 
 BOTH_SPELLINGS = (
     "write (lower, upper), each a pytree or an array, or a list of (low, high) pairs, one for each entry of a 1-D x0"
@@ -174,7 +176,7 @@ def check_linear_solver(linear_solver: Any) -> None:
         raise ValueError(f"linear_solver must be 'dense', 'cg' or None, got {linear_solver!r}")
 
 
-def check_args(args: tuple) -> tuple:
+def check_args(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """args, if jit can take them."""
     for path, leaf in jax.tree.leaves_with_path(args):
         if not is_array(leaf) and not isinstance(leaf, Number):

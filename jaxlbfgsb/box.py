@@ -20,7 +20,17 @@ Vector = Float[Array, " n"]
 
 
 class Box(NamedTuple):
-    """Bounds l ≤ x ≤ u of n variables; -inf and inf where there is none."""
+    """Bounds l ≤ x ≤ u of n variables, in the dtype of x; -inf and inf where there is none.
+
+    Attributes:
+      lower: l, `(n,)`.
+      upper: u, `(n,)`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlbfgsb import Box
+      >>> box = Box(lower=jnp.zeros(2), upper=jnp.array([1.0, jnp.inf]))
+    """
 
     lower: Vector
     upper: Vector

@@ -47,7 +47,7 @@ def _holds_tracer(value: Any) -> bool:
     return isinstance(value, Tracer) or (isinstance(value, (tuple, list)) and any(map(_holds_tracer, value)))
 
 
-def unguarded() -> AbstractContextManager:
+def unguarded() -> AbstractContextManager[Any]:
     """A context without JAX's transfer guards: func takes NumPy arrays, and what it does with them is a transfer."""
     config: Any = jax.config
     ways = "host_to_device", "device_to_host", "device_to_device"

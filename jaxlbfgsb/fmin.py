@@ -40,7 +40,7 @@ def fmin_l_bfgs_b(
     func: Callable,
     x0: Any,
     fprime: Callable | None = None,
-    args: Iterable = (),
+    args: Iterable[Any] = (),
     approx_grad: Any = 0,
     bounds: Any = None,
     m: int = 10,
@@ -82,9 +82,11 @@ def fmin_l_bfgs_b(
       maxls: evaluations allowed in one line search.
 
     Returns:
-      x: the last iterate, `(n,)`.
-      f: func's value there.
-      d: `grad`, the gradient there, not projected; `task`, why it ended; `funcalls`, the number of calls of func;
+      The tuple (x, f, d).
+
+      - x: the last iterate, `(n,)`.
+      - f: func's value there.
+      - d: `grad`, the gradient there, not projected; `task`, why it ended; `funcalls`, the number of calls of func;
         `nit`, that of iterations; `warnflag`, 0 if converged, 1 if a limit was reached, 2 otherwise.
 
     Raises:
@@ -108,7 +110,7 @@ def fmin_l_bfgs_b(
       - func must return a tuple, a list or an array for a pair, not a dict; [b] is taken for the bound b.
       - A complex x0 is one ComplexWarning, not two.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> from jaxlbfgsb import fmin_l_bfgs_b
       >>> x, f, d = fmin_l_bfgs_b(lambda x: np.sum((x - 2.0) ** 2), np.zeros(2), bounds=[(None, 1), (0, None)])
@@ -191,7 +193,7 @@ def scipy_method(
     Raises:
       ValueError, TypeError: as SciPy's; also for bounds that are NaN.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> from scipy.optimize import minimize, rosen, rosen_der
       >>> from jaxlbfgsb import scipy_method

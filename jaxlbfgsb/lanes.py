@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import zero_from_primal
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, Int
 
 from . import implicit
 from .argmin import Result, advance, opening, ravel, trace
-from .arguments import check_args, check_bounds, check_options, check_x0
+from .arguments import PyTree, check_args, check_bounds, check_options, check_x0
 from .box import Box
 from .solver import Options, State
 from .status import Status
@@ -33,7 +33,7 @@ class Problem(NamedTuple):
     """What is fitted; as pytree, the leaves of many problems have a leading axis or are shared."""
 
     x0: PyTree
-    args: tuple
+    args: tuple[Any, ...]
     bounds: Any
     options: Options
 

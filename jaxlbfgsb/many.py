@@ -21,11 +21,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from . import results
 from .argmin import Result, check_statics, lean_jit
-from .arguments import check_bounds, check_linear_solver, check_options, check_x0, in_tuple, inside_jit, is_key, native
+from .arguments import (
+    PyTree,
+    check_bounds,
+    check_linear_solver,
+    check_options,
+    check_x0,
+    in_tuple,
+    inside_jit,
+    is_key,
+    native,
+)
 from .lanes import Problem, Settings, each, fit_all
 from .solver import Options
 
@@ -40,7 +50,7 @@ DEVICE = 2**31  # bytes
 def minimize_many(
     fun: Callable,
     x0: PyTree,
-    args: tuple | Any = (),
+    args: Any = (),
     *,
     bounds: Any = None,
     in_axes: tuple[Any, Any, Any] = (0, 0, None),
@@ -52,7 +62,7 @@ def minimize_many(
     options: Options = Options(),
     mesh: Mesh | None = None,
     progress: bool = False,
-    resume: str | os.PathLike | None = None,
+    resume: str | os.PathLike[str] | None = None,
 ) -> Result:
     """Local minimizers of many problems fun(x, *args), l ≤ x ≤ u: `minimize` for each, on lanes that are refilled.
 
@@ -85,7 +95,7 @@ def minimize_many(
       ValueError: if the folder belongs to a run with other arguments, or a file in it is damaged.
       OSError: if the folder cannot be written to.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from jaxlbfgsb import minimize_many
       >>> centres = jnp.array([[0.5], [2.0], [3.0]])

@@ -56,7 +56,7 @@ def load(name: str) -> DataSet:
     Raises:
       ValueError: for any other name.
 
-    Example:
+    Examples:
       >>> print(load("Misra1a").starts[1], load("Misra1a").certified)
       [2.5e+02 5.0e-04] [2.38942129e+02 5.50156432e-04]
     """

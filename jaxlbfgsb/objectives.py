@@ -51,7 +51,7 @@ DIFFERS = (
 )
 
 
-def own(func: Callable, args: tuple, calls: Counter) -> Objective:
+def own(func: Callable, args: tuple[Any, ...], calls: Counter[str]) -> Objective:
     """The objective of a func without fprime: its first value decides, for good, between `in_pairs` and jax.grad.
 
     A func that is compiled already is traced for that and not run.
@@ -82,7 +82,7 @@ def own(func: Callable, args: tuple, calls: Counter) -> Objective:
     return evaluate
 
 
-def in_pairs(func: Callable, args: tuple, calls: Counter) -> Objective:
+def in_pairs(func: Callable, args: tuple[Any, ...], calls: Counter[str]) -> Objective:
     """The objective of a func that returns (f, g)."""
 
     def evaluate(x: Vector, answer: Answer) -> Evaluation:
@@ -93,7 +93,7 @@ def in_pairs(func: Callable, args: tuple, calls: Counter) -> Objective:
     return evaluate
 
 
-def with_fprime(func: Callable, fprime: Callable, args: tuple, calls: Counter) -> Objective:
+def with_fprime(func: Callable, fprime: Callable, args: tuple[Any, ...], calls: Counter[str]) -> Objective:
     """The objective of a func and its gradient."""
 
     def evaluate(x: Vector, answer: Answer) -> Evaluation:
@@ -106,7 +106,7 @@ def with_fprime(func: Callable, fprime: Callable, args: tuple, calls: Counter) -
 
 
 def by_differences(
-    func: Callable, args: tuple, calls: Counter, values: Callable | None = None, **scheme: Any
+    func: Callable, args: tuple[Any, ...], calls: Counter[str], values: Callable | None = None, **scheme: Any
 ) -> Objective:
     """The objective of a func alone; `scheme` is for `differences.gradient`, `values` a map to call func with."""
     value, values = partial(value_at, func, args), values or in_order
@@ -127,7 +127,7 @@ def in_order(function: Callable, points: Iterable) -> list:
     return [function(point) for point in points]
 
 
-def value_at(func: Callable, args: tuple, x: Vector) -> Any:
+def value_at(func: Callable, args: tuple[Any, ...], x: Vector) -> Any:
     """func's value; here and not inside `by_differences`, so that other processes can be sent it."""
     return scalar(func(x.copy(), *args))
 
@@ -181,7 +181,7 @@ class _Trace:
 
 
 def _by_jax(
-    func: Callable, args: tuple, x0: Vector, answer: Answer, calls: Counter, value: Any
+    func: Callable, args: tuple[Any, ...], x0: Vector, answer: Answer, calls: Counter[str], value: Any
 ) -> tuple[Objective, Evaluation]:
     """The objective of a func that JAX differentiates, and its evaluation at x0; `value` is func's, if known."""
     near = jax.default_backend() == "cpu"  # the solver's own device: what it answers need not be copied
@@ -208,7 +208,7 @@ def _by_jax(
     return evaluate, first
 
 
-def _compiled(func: Callable, args: tuple, x0: Vector, home: Any, vary: bool = True) -> tuple[Compiled, list]:
+def _compiled(func: Callable, args: tuple[Any, ...], x0: Vector, home: Any, vary: bool = True) -> tuple[Compiled, list]:
     """The `_program` of func, and the arrays that it takes: those that func reaches beside args, and those of args.
 
     func is traced at each call, because what it reaches may have changed; once if it is jitted, as is usual then. Other

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool
 
 from . import implicit
 from .argmin import Result, ravel, trace
-from .arguments import check_args, check_bounds, check_linear_solver
+from .arguments import PyTree, check_args, check_bounds, check_linear_solver
 from .box import Box, Scalar
 
 
@@ -26,6 +26,16 @@ class ReducedSolve(NamedTuple):
       residual: of the solve, relative, `()`: dense, the estimated error of z in the norm of H's diagonal, inf if H_FF
         is singular or has a negative eigenvalue; conjugate gradients, ‖b_F - H_FF z_F‖/‖b_F‖.
       accurate: whether the residual is small enough for the derivative to be given, `()`; it is NaN otherwise.
+
+    Examples:
+      See `reduced_solve`. A minimum that is not isolated has no derivative:
+
+      >>> import jax.numpy as jnp
+      >>> from jaxlbfgsb import minimize, reduced_solve
+      >>> valley = lambda x: (x[0] - x[1]) ** 2
+      >>> solve = reduced_solve(valley, minimize(valley, jnp.array([1.0, 0.0])), jnp.array([1.0, 0.0]))
+      >>> print(solve.residual, solve.accurate)
+      inf False
     """
 
     z: PyTree
@@ -37,7 +47,7 @@ def reduced_solve(
     fun: Callable,
     result: Result,
     b: PyTree,
-    args: tuple | Any = (),
+    args: Any = (),
     *,
     bounds: Any = None,
     has_aux: bool = False,
@@ -60,7 +70,7 @@ def reduced_solve(
     Raises:
       TypeError, ValueError: for an argument that cannot be right; the message names it and what was expected.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from jaxlbfgsb import minimize, reduced_solve
       >>> fun = lambda x: 2 * x[0] ** 2 + (x[1] - 3) ** 2

@@ -41,6 +41,12 @@ class Options(NamedTuple):
       max_iterations: accepted steps allowed.
       max_evaluations: evaluations allowed; looked at between iterations, so that a line search always ends.
       max_linesearch: evaluations allowed in one line search.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlbfgsb import Options, minimize
+      >>> minimize(lambda x: jnp.sum(x**4), jnp.ones(2), options=Options(max_iterations=3)).message
+      'stopped: max_iterations was reached; raise it, or continue from the state'
     """
 
     ftol: Scalar | float | None = None
@@ -65,18 +71,37 @@ class Iterate(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that a run knows between two evaluations."""
+    """All that a run knows between two evaluations: a pytree of arrays of fixed shapes, O(m n) in size.
+
+    Attributes:
+      x: where f and g are wanted next, `(n,)`; the last iterate when the run has ended.
+      search: the line search, packed, `(18,)`.
+      evaluations: so far, `()`.
+      iterate: the last point accepted: its x, f and g.
+      target: the point that step 1 of the search reaches, `(n,)`.
+      memory: the pairs (Δx, Δg).
+      iterations: accepted steps so far, `()`.
+      residual: max |P(x - g) - x| at the iterate, `()`.
+      status: an integer of `Status`, `()`: 0 while it runs.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlbfgsb import Box, init
+      >>> state = init(jnp.array([3.0, 0.5]), Box(jnp.zeros(2), jnp.ones(2)))
+      >>> print(state.x, state.evaluations, state.status)
+      [1. 0.5] 0 0
+    """
 
     # every evaluation
-    x: Vector  # where f and g are wanted next
-    search: Float[Array, " 18"]  # of linesearch.py, packed
+    x: Vector
+    search: Float[Array, " 18"]
     evaluations: Int[Array, ""]
     # every iteration
     iterate: Iterate
-    target: Vector  # x̄, which step 1 of the search reaches
+    target: Vector
     memory: Memory
     iterations: Int[Array, ""]
-    residual: Scalar  # max |P(x - g) - x|
+    residual: Scalar
     # once
     status: Int[Array, ""]
 
@@ -87,7 +112,19 @@ class State(NamedTuple):
 
 
 def init(x0: Vector, box: Box | None = None, memory_size: int = 10) -> State:
-    """The state that asks for f and g at P(x0)."""
+    """The state that asks for f and g at P(x0).
+
+    Args:
+      x0: where to begin, `(n,)`, float32 or float64: the dtype of all that follows.
+      box: the bounds; None, known when tracing, for a program without any.
+      memory_size: how many pairs (Δx, Δg) the model of the Hessian remembers.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlbfgsb import Box, init
+      >>> init(jnp.array([3.0, 0.5]), Box(jnp.zeros(2), jnp.ones(2))).x.tolist()
+      [1.0, 0.5]
+    """
     n, dtype = len(x0), x0.dtype
     x = x0 if box is None else project(x0, box)
     none, zero = jnp.zeros((), int), jnp.zeros((), dtype)
@@ -119,7 +156,29 @@ def _opening(box: Box | None, dtype: jnp.dtype) -> Search:
 def update(
     state: State, f: Scalar, g: Vector, box: Box | None = None, options: Options = Options(), x: Vector | None = None
 ) -> State:
-    """The state after f and g at `state.x`; or at x near it, inside the box, where rounding kept the caller from it."""
+    """The state after f and g at `state.x`: one evaluation. A state that has ended stays as it is.
+
+    Args:
+      state: from `init`, `update` or `continue_from`.
+      f: the objective at `state.x`, `()`; NaN or inf shortens the step.
+      g: its gradient there, `(n,)`.
+      box: as for `init`.
+      options: when to stop; see `Options`.
+      x: where f and g are from, inside the box, if rounding kept the caller from `state.x`, `(n,)`.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlbfgsb import init, update
+      >>> state, update = init(jnp.zeros(2)), jax.jit(update)
+      >>> while state.status == 0:
+      ...     d = state.x - 2.0
+      ...     state = update(state, d @ d, 2 * d)
+      >>> print(state.iterate.x, state.iterations, state.evaluations)
+      [2. 2.] 2 3
+
+    References:
+      docs/algorithm.md.
+    """
     # 1. What does the line search make of this point?
     ftol, gtol = options.tolerances(g.dtype)
     if box is not None:  # an infinite slope onto a bound, as that of √x at 0, is a very steep one
@@ -272,6 +331,19 @@ def continue_from(state: State, box: Box | None = None) -> State:
     Nothing else is lost, so with the same data and larger limits a run goes on as if it had never stopped; the point
     it begins with is evaluated again and counted once. With other data or another box it is a warm start. A state
     that is still running comes back as it is.
+
+    Args:
+      state: one that has ended.
+      box: the bounds from now on; the iterate is projected on them.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlbfgsb import Options, continue_from, init, run
+      >>> quartic = jax.value_and_grad(lambda x: jnp.sum(x**4))
+      >>> go = jax.jit(lambda state, most: run(quartic, state, options=Options(max_iterations=most)))
+      >>> state = go(continue_from(go(init(jnp.ones(2)), 3)), 100)
+      >>> print(state.iterations > 3, state.residual <= 1e-5)
+      True True
     """
     x = state.iterate.x if box is None else project(state.iterate.x, box)
     again = state._replace(
@@ -289,13 +361,40 @@ def continue_from(state: State, box: Box | None = None) -> State:
 
 
 def step(value_and_grad: Callable, state: State, box: Box | None = None, options: Options = Options()) -> State:
-    """The state after one evaluation of f, g = value_and_grad(state.x)."""
+    """The state after one evaluation of f, g = value_and_grad(state.x).
+
+    Args:
+      value_and_grad: the objective and its gradient, x `(n,)` ↦ f `()`, g `(n,)`.
+      state: from `init`, `step` or `continue_from`.
+      box: as for `init`.
+      options: when to stop; see `Options`.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlbfgsb import init, step
+      >>> one = jax.jit(lambda state: step(jax.value_and_grad(lambda x: jnp.sum(x**2)), state))
+      >>> one(init(jnp.ones(2))).iterate.f.item()
+      2.0
+    """
     f, g = value_and_grad(state.x)
     return update(state, f, g, box, options)
 
 
 def run(value_and_grad: Callable, state: State, box: Box | None = None, options: Options = Options()) -> State:
-    """The state after all the evaluations that it asks for."""
+    """The state after all the evaluations that it asks for: a `jax.lax.while_loop` over `step`.
+
+    Args:
+      value_and_grad: the objective and its gradient, x `(n,)` ↦ f `()`, g `(n,)`.
+      state: from `init`, `step` or `continue_from`.
+      box: as for `init`.
+      options: when to stop; see `Options`.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlbfgsb import init, run
+      >>> print(run(jax.value_and_grad(lambda x: jnp.sum((x - 2.0) ** 2)), init(jnp.zeros(2))).iterate.x)
+      [2. 2.]
+    """
     return jax.lax.while_loop(
         lambda state: state.status == Status.RUNNING,
         lambda state: step(value_and_grad, state, box, options),

@@ -4,7 +4,15 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """Why a run ended; `RUNNING` while it has not. Compare with `result.status`, an integer array."""
+    """Why a run ended; `RUNNING` while it has not. Compare with `result.status`, an integer array.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlbfgsb import Status, minimize
+      >>> result = minimize(lambda x: jnp.sum(x**2), jnp.ones(2))
+      >>> print(result.status == Status.GRADIENT, Status.GRADIENT.message)
+      True converged: the projected gradient is at most gtol
+    """
 
     RUNNING = 0
     GRADIENT = 1
@@ -37,7 +45,10 @@ _MESSAGES = {
     Status.ABNORMAL: (
         "stopped: the line search found no better point; f may be noisy at this precision, or the gradient wrong"
     ),
-    Status.NON_FINITE: "stopped: f or its gradient is NaN or inf at the start or all along the search direction",
+    Status.NON_FINITE: (
+        "stopped: f or its gradient is NaN or inf at the start or all along the search direction; evaluate it at x, or "
+        "keep x away by bounds"
+    ),
     Status.BAD_X0: "not started: x0 holds NaN or inf",
     Status.BAD_BOUNDS: "not started: a bound is NaN, or a lower bound is above its upper bound",
     Status.BAD_OPTIONS: "not started: a tolerance is negative or NaN, or max_linesearch is below 1",

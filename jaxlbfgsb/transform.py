@@ -22,11 +22,11 @@ import numpy as np
 from jax.core import Tracer
 from jax.experimental.shard_alike import shard_alike
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool
 
 from . import solver
 from .argmin import opening, ravel
-from .arguments import check_memory_size, check_options, check_sides
+from .arguments import PyTree, check_memory_size, check_options, check_sides
 from .box import Box, Scalar, Vector, projected_gradient
 from .solver import Iterate, Options, State
 from .status import Status
@@ -50,6 +50,13 @@ class LbfgsbState(NamedTuple):
       gap: how far from the point that the solver asks for the last updates lead, `()`.
       missed: coordinates of these that were sent to a bound and ended next to it, `(n,)`.
       solver: the solver's own state, on flat vectors, with `f`, `iterations`, `evaluations`, `residual`, `status`.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax
+      >>> from jaxlbfgsb import lbfgsb
+      >>> state = optax.chain(lbfgsb(lower=0.0)).init(jnp.ones(2))
+      >>> print(optax.tree.get(state, "evaluations"), optax.tree.get(state, "status"))
+      0 0
     """
 
     # every evaluation
@@ -93,7 +100,7 @@ def lbfgsb(
     Raises:
       TypeError, ValueError: for an argument that cannot be right; the message says what to pass.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp, optax
       >>> from jaxlbfgsb import is_done, lbfgsb
       >>> loss = lambda x: jnp.sum((x - 2.0) ** 2)
@@ -131,6 +138,15 @@ def is_done(state: PyTree) -> Bool[Array, ""]:
 
     Args:
       state: that of `lbfgsb`, or of a chain, masked or partition with it inside.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlbfgsb import is_done, lbfgsb
+      >>> tx, x = lbfgsb(), jnp.zeros(2)
+      >>> state = tx.init(x)
+      >>> updates, state = tx.update(2 * x, state, x, value=jnp.sum(x**2))  # it began at the minimum
+      >>> print(is_done(state))
+      True
     """
     return jnp.asarray(_find(state).done)
 
@@ -141,6 +157,15 @@ def best_params(state: PyTree, params: PyTree) -> PyTree:
     Args:
       state: that of `lbfgsb`, or of a chain, masked or partition with it inside.
       params: as in the loop; frozen ones are taken from here.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxlbfgsb import best_params, lbfgsb
+      >>> tx, x = lbfgsb(), jnp.ones(2)
+      >>> state = tx.init(x)
+      >>> updates, state = tx.update(2 * x, state, x, value=jnp.sum(x**2))
+      >>> print(best_params(state, x + updates))  # the new point is yet to be evaluated
+      [1. 1.]
     """
     found = _find(state)
     best = _like(found.grad, found.solver.iterate.x)

@@ -13,14 +13,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float
 
 from .argmin import Result, ravel
-from .arguments import check_bounds, in_tuple
+from .arguments import PyTree, check_bounds, in_tuple
 
 
 def covariance(
-    fun: Callable, result: Result, args: tuple | Any = (), *, bounds: Any = None, in_axes: tuple[Any, Any] = (0, None)
+    fun: Callable, result: Result, args: Any = (), *, bounds: Any = None, in_axes: tuple[Any, Any] = (0, None)
 ) -> Float[Array, "... n n"]:
     """The covariance matrix of fitted parameters, by linearization at the fit.
 
@@ -38,7 +38,7 @@ def covariance(
       singular matrix, no more residuals than free variables, or a Hessian that is not positive definite. The square
       roots of the diagonal are the standard deviations.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from jaxlbfgsb import covariance, minimize
       >>> t, y = jnp.arange(4.0), jnp.array([1.1, 2.9, 5.1, 6.9])

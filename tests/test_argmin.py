@@ -679,8 +679,25 @@ def test_message_of_a_batch_counts_the_ends():
     assert batch().message == f"1 × {Status.GRADIENT.message}\n2 × {Status.ITERATIONS.message}"
 
 
-def test_repr_of_a_batch_has_its_size():
-    assert "3 problems" in repr(batch())
+def test_repr_of_a_batch_has_its_size_its_ends_and_the_range_of_fun():
+    size, *ends, span = repr(batch()).splitlines()
+    low, high = jnp.min(batch().fun), jnp.max(batch().fun)
+    assert (size, "\n".join(ends)) == ("Result of 3 problems", batch().message)
+    assert span == f"fun         {low:.10g} to {high:.10g}"
+
+
+def test_range_of_fun_leaves_out_what_is_not_finite():
+    few = batch()._replace(fun=jnp.array([jnp.nan, 2.0, jnp.inf]))
+    assert repr(few).endswith("fun         2 to 2")
+
+
+def test_repr_of_a_batch_without_a_finite_fun():
+    assert repr(batch()._replace(fun=jnp.full(3, jnp.nan))) == f"Result of 3 problems\n{batch().message}"
+
+
+@pytest.mark.parametrize("fill", [0, None, jax.ShapeDtypeStruct((2,), int)], ids=["axes", "None", "shapes"])
+def test_repr_of_a_tree_that_is_no_result_can_be_printed(fill):
+    assert repr(minimize(bowl, jnp.zeros(3))._replace(status=fill)).startswith("Result(x=")
 
 
 @pytest.mark.parametrize("word", ["converged", "fun", "residual", "iterations", "evaluations", "x  "])

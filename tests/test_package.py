@@ -71,8 +71,9 @@ def test_import_does_not_load(module):
 
 
 @pytest.mark.parametrize("name", jaxlbfgsb.__all__)
-def test_public_name_has_a_docstring(name):
-    assert getattr(jaxlbfgsb, name).__doc__
+def test_public_name_has_an_example(name):
+    assert "Examples:\n" in getattr(jaxlbfgsb, name).__doc__
+    assert ">>> " in getattr(jaxlbfgsb, name).__doc__
 
 
 @pytest.mark.parametrize("name", jaxlbfgsb.__all__)
