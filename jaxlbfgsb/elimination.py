@@ -3,8 +3,8 @@
     [A  r]  →  [Δ  c], Δ diagonal: A⁻¹r = Δ⁻¹c         [A  I]  →  [U  L], G = diag(U)^-½ L: G A Gᵀ = I
 
 For matrices this small a call of LAPACK costs more than the work, wakes threads that only wait, and under vmap is one
-call for each matrix. No pivoting: all that is eliminated here is positive definite, and all NaN if it turns out not to
-be. Cost: one pass over the matrix for two pivots.
+call for each matrix. No pivoting: all that is eliminated here is positive definite, or triangular
+but for the order, and all NaN if it turns out not to be. Cost: one pass over the matrix for two pivots.
 """
 
 import jax
@@ -44,6 +44,13 @@ def solve(A: Float[Array, "n n"], r: Float[Array, " n"]) -> Float[Array, " n"]:
     n = len(A)
     eliminated = eliminate(jnp.concatenate([A, r[:, None]], axis=1), above=True)
     return eliminated[:, n] / positive(jnp.diagonal(eliminated))
+
+
+def inverse(A: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """A⁻¹; NaN if some pivot is not positive."""
+    n = len(A)
+    eliminated = eliminate(jnp.concatenate([A, jnp.eye(n, dtype=A.dtype)], axis=1), above=True)
+    return eliminated[:, n:] / positive(jnp.diagonal(eliminated))[:, None]
 
 
 def inverse_factor(A: Float[Array, "n n"]) -> Float[Array, "n n"]:

@@ -154,8 +154,8 @@ def _update(
     n: int, m: int, pairs: Array, numbers: Vector, problem: Vector, evaluation: Vector
 ) -> tuple[Array, Vector, Vector]:
     """The packed state after f and g, and what the host reads of it."""
-    _, box, options = _unpack_problem(n, problem)
-    _, unravel = ravel(_without_pairs(init(jnp.zeros(n), None, m)))
+    x0, box, options = _unpack_problem(n, problem)
+    _, unravel = ravel(_without_pairs(init(x0, box, m)))
     state = unravel(numbers)
     state = state._replace(memory=state.memory._replace(YS=pairs))
     overwritten = jax.lax.dynamic_index_in_dim(pairs, state.memory.slot, axis=1)

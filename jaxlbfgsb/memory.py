@@ -6,7 +6,7 @@ Rows are circular and nothing is ever rolled or permuted. What depends on time, 
 (0 is the newest). Rows without a pair hold leftovers, never cleared because that would write all (m, n) numbers:
 whoever reads the memory masks them with `live`.
 
-A push costs one (2m × n)(n × 2) product; the Gram matrices are never rebuilt.
+A push costs one (2m × n)(n × 2) product, without bounds one (m × n)(n); the Gram matrices are never rebuilt.
 """
 
 from typing import NamedTuple
@@ -25,16 +25,16 @@ class Memory(NamedTuple):
     """The pairs, in the rows of Y and S, and what is known of their inner products."""
 
     YS: Float[Array, "2 m n"]
-    gram: Float[Array, "2 m m"] | None  # S Yᵀ and S Sᵀ: of s_i with y_j and with s_j; None for dense.py alone
+    gram: Float[Array, "k m m"] | None  # S Yᵀ and S Sᵀ; for inverse.py of S Yᵀ alone what is not L; None for dense.py
     D: Float[Array, " m"]  # s_iᵀy_i as the line search has it
     theta: Scalar
     held: Int[Array, ""]  # how many pairs there are
     slot: Int[Array, ""]  # the row that the next one takes
 
 
-def empty(n: int, m: int, dtype: jnp.dtype, products: bool = True) -> Memory:
-    """A memory for m pairs that holds none: B = I. Without products only dense.py can make use of it."""
-    gram, none = jnp.zeros((2, m, m), dtype) if products else None, jnp.zeros((), int)
+def empty(n: int, m: int, dtype: jnp.dtype, products: int = 2) -> Memory:
+    """A memory for m pairs that holds none: B = I. With one product it is for inverse.py, with none for dense.py."""
+    gram, none = jnp.zeros((products, m, m), dtype) if products else None, jnp.zeros((), int)
     return Memory(jnp.zeros((2, m, n), dtype), gram, jnp.ones(m, dtype), jnp.ones((), dtype), none, none)
 
 
@@ -86,8 +86,10 @@ def count(memory: Memory, ys: Pair, sy: Scalar, keep: Bool[Array, ""]) -> Memory
     here = age(memory) == 0
     held = jnp.minimum(memory.held + keep.astype(int), len(here))
     gram, D = memory.gram, jnp.where(keep & here, sy, memory.D)
-    if gram is None:
+    if gram is None or len(gram) == 1:
         yy = jnp.sum(ys[0] ** 2)
+        if gram is not None:
+            gram = jnp.where(keep & here, (memory.YS[1] @ ys[0])[:, None], gram)
     else:
         products = jnp.stack([memory.YS @ ys[0], memory.YS @ ys[1]], axis=2)
         rows, columns = products[:, :, 1], products[1].T  # of s with all pairs, of all s with the new pair

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from . import cauchy, dense, linesearch, subspace
+from . import cauchy, dense, inverse, linesearch, subspace
 from .box import Box, Scalar, Vector, project, projected_gradient, reach
 from .linesearch import STEP_MAX, Search
 from .memory import Memory, count, empty, forget, write
@@ -134,7 +134,7 @@ def init(x0: Vector, box: Box | None = None, memory_size: int = 10) -> State:
         evaluations=none,
         iterate=Iterate(x, zero + jnp.inf, jnp.zeros(n, dtype)),
         target=x,
-        memory=empty(n, memory_size, dtype, products=n > 2 * memory_size),
+        memory=empty(n, memory_size, dtype, products=1 if box is None else 2 if n > 2 * memory_size else 0),
         iterations=none,
         residual=jnp.full((), jnp.inf, dtype),
         status=jnp.asarray(Status.RUNNING),
@@ -281,27 +281,35 @@ def _aim(
 ) -> tuple[Vector, Search, Bool[Array, ""]]:
     """The target x̄, the search for a step towards it, and whether the model gave a descent direction."""
     x, f, g = iterate
-    limits = Box(jnp.full_like(x, -jnp.inf), jnp.full_like(x, jnp.inf)) if box is None else box
-    everything, held = jnp.ones(len(x), bool), memory.held > 0
-    if memory.gram is None:
-        B, theta = dense.hessian(memory)
-        point, gradient, free = (x, g, everything) if box is None else dense.cauchy_point(x, g, box, B, theta)
-        free = free & held  # without pairs, xᶜ is the model's minimum
-        d = dense.subspace_step(gradient, free, B)
-    else:
-        B = model(memory)
-        point, c, free = (x, jnp.zeros_like(B.scale), everything) if box is None else cauchy.cauchy_point(x, g, box, B)
-        free = free & held
-        d = subspace.subspace_step(x, g, cauchy.CauchyPoint(point, c, free), B)
-    target = subspace.target(x, g, point, d, free, limits)
+    target = _minimum(x, g, memory, box)
+    nearest = x - g if box is None else project(x - g, box)
 
     # One fallback for all that can go wrong on the way here, NaN meaning no: B = I, whose Cauchy point is P(x - g).
     descent = g @ (target - x) < 0
-    target = jnp.where(descent, target, project(x - g, limits))
+    target = jnp.where(descent, target, nearest)
     d = target - x
-    step_max = jnp.where(first, opening.step_max, jnp.minimum(STEP_MAX, jnp.min(reach(x, d, limits))))
+    longest = STEP_MAX if box is None else jnp.minimum(STEP_MAX, jnp.min(reach(x, d, box)))
+    step_max = jnp.where(first, opening.step_max, longest)
     step = jnp.minimum(step_max, jnp.where(first, opening.step / jnp.sqrt(d @ d), 1))
     return target, linesearch.begin(f, g @ d, step, step_max), descent
+
+
+def _minimum(x: Vector, g: Vector, memory: Memory, box: Box | None) -> Vector:
+    """x̄, the minimum of the model; in a box, over the variables that are free at its Cauchy point. BLNZ §4, §5."""
+    if box is None:
+        return x + inverse.step(g, memory)
+    held = memory.held > 0  # without pairs, xᶜ is the model's minimum
+    if memory.gram is None:
+        B, theta = dense.hessian(memory)
+        point, gradient, free = dense.cauchy_point(x, g, box, B, theta)
+        free = free & held
+        d = dense.subspace_step(gradient, free, B)
+    else:
+        B = model(memory)
+        point, c, free = cauchy.cauchy_point(x, g, box, B)
+        free = free & held
+        d = subspace.subspace_step(x, g, cauchy.CauchyPoint(point, c, free), B)
+    return subspace.target(x, g, point, d, free, box)
 
 
 def _trial(x: Vector, target: Vector, step: Scalar, box: Box | None) -> Vector:

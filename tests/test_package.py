@@ -17,7 +17,7 @@ FILES = {path.stem: ast.parse(path.read_text()) for path in PACKAGE.glob("*.py")
 # A file imports from its own layer and from those above it in this list.
 LAYERS = [
     {"status", "box", "linesearch", "elimination", "memory", "model"},
-    {"cauchy", "subspace", "dense"},
+    {"cauchy", "subspace", "dense", "inverse"},
     {"solver"},
     {"arguments", "implicit", "differences"},
     {"argmin", "transform"},

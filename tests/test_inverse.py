@@ -1,0 +1,72 @@
+"""The step without bounds against that of the dense B."""
+
+import draw
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from jaxlbfgsb import inverse
+from jaxlbfgsb import memory as mem
+
+every_quadratic = pytest.mark.parametrize("drawn", draw.SMALL + draw.LARGE, ids=str)
+holding_pairs = pytest.mark.parametrize(
+    "drawn", [drawn for drawn in draw.SMALL + draw.LARGE if drawn[3] not in draw.WITHOUT_PAIRS], ids=str
+)
+every_state = pytest.mark.parametrize("state", draw.STATES)
+step = jax.jit(inverse.step)
+
+
+@every_quadratic
+def test_step_is_the_minimum_of_the_model(drawn):
+    q = draw.quadratic(*drawn)
+    expected = -np.linalg.solve(q.B, q.g)
+    assert_allclose(step(q.g, q.memory), expected, rtol=0, atol=draw.step_error(q, q.x, expected))
+
+
+@holding_pairs
+def test_secant_equation_holds_for_the_newest_pair(drawn):
+    q = draw.quadratic(*drawn)
+    s, y = q.pairs[-1]
+    assert_allclose(step(y, q.memory), -s, rtol=0, atol=q.rounding * np.linalg.norm(s))
+
+
+@every_state
+def test_step_keeps_the_precision_of_float32(state):
+    q = draw.quadratic(0, 60, 5, state, 10.0, np.float32)
+    found = step(q.g, q.memory)
+    assert found.dtype == np.float32
+    expected = -np.linalg.solve(q.B, q.g)
+    assert_allclose(found, expected, rtol=0, atol=draw.step_error(q, q.x, expected))
+
+
+@pytest.mark.parametrize("state", draw.WITHOUT_PAIRS)
+def test_without_pairs_the_step_is_down_the_gradient(state):
+    q = draw.quadratic(0, 60, 5, state)
+    assert_array_equal(step(q.g, q.memory), -q.g)
+
+
+@every_state
+def test_leftovers_in_rows_without_a_pair_do_not_matter(state):
+    memory = draw.quadratic(0, 4, 12, state).memory
+    dead = ~mem.live(memory)
+    littered = memory._replace(
+        YS=jnp.where(dead[None, :, None], 1e100, memory.YS),
+        gram=jnp.where(dead[None, :, None] | dead[None, None, :], -1e100, memory.gram),
+        D=jnp.where(dead, -1e100, memory.D),
+    )
+    assert_array_equal(step(jnp.ones(4), littered), step(jnp.ones(4), memory))
+
+
+@every_state
+def test_what_belongs_to_earlier_y_is_not_read(state):
+    memory = draw.quadratic(0, 4, 12, state).memory
+    ages = mem.age(memory)
+    other = memory._replace(gram=jnp.where(ages[:, None] < ages[None, :], 1e100, memory.gram[:1]))
+    assert_array_equal(step(jnp.ones(4), other), step(jnp.ones(4), memory))
+
+
+def test_a_pair_of_negative_curvature_makes_the_step_nan():
+    s = jnp.array([1.0, 2.0, 0.0])
+    assert jnp.isnan(step(s, draw.push(mem.empty(3, 2, np.dtype(float)), s, -s))).all()
