@@ -6,8 +6,9 @@ The solver asks for x̂. What is evaluated is what the loop makes of it, fl(p + 
 for whose sum is in the box and nearest to x̂. Where |x̂| is much less than |p|, or the dtype narrow, it misses x̂; the
 solver is told where f and g really were, and its slopes and pairs are those of the step that was made.
 
-A bound that is missed so is asked for again, at any step of the next search: p is then next to it and hits it. If the
-run has converged and there is no next search, one more evaluation, at the bound, closes it.
+A bound that is missed so is asked for again, at any step of the next search: p is then next to it and hits it, or
+nearer, where the bound is tiny beside p. If the run has converged and there is no next search, more evaluations on the
+way to the bound, mostly one, close it.
 """
 
 from __future__ import annotations
