@@ -79,7 +79,7 @@ def lbfgsb(
 
     It has to be the last of an `optax.chain`, and what comes before it has to leave gradients as they are. Other
     keywords, as `grad` and `value_fn` of optax.lbfgs, are ignored. Params that begin outside the bounds are moved
-    inside first, which may take two sums, and what is evaluated outside is not used.
+    inside first, which may take some sums, and what is evaluated outside is not used; at NaN or inf a run ends at once.
 
     Args:
       lower, upper: each a prefix of params' tree with arrays that broadcast to its leaves, None or ±inf where there is
