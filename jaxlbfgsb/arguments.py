@@ -67,10 +67,11 @@ def check_sides(lower: PyTree, upper: PyTree, x0: PyTree, of: str, hint: str = "
         if np.isnan(low).any() or np.isnan(high).any():
             raise ValueError(f"bounds{_at(path)} must be free of NaN; write None or ±inf where there is none")
         if (low > high).any() or (low == np.inf).any() or (high == -np.inf).any():
-            where = np.argwhere((low > high) | (low == np.inf) | (high == -np.inf))[0]
+            where = tuple(map(int, np.argwhere((low > high) | (low == np.inf) | (high == -np.inf))[0]))
+            most = f", the greatest {low.dtype} being {jnp.finfo(low.dtype).max:.1e}"
             raise ValueError(
-                f"bounds{_at(path)}: lower must not be above upper, got "
-                f"{low[tuple(where)]} and {high[tuple(where)]} at {tuple(map(int, where))}"
+                f"bounds{_at(path)}: lower must not be above upper, got {low[where]} and {high[where]} at {where}"
+                f"{most if np.isinf(low[where]) or np.isinf(high[where]) else ''}"
             )
         unbounded = unbounded and bool((low == -np.inf).all() and (high == np.inf).all())
     return (None, None) if unbounded else (lower, upper)

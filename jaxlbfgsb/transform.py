@@ -6,8 +6,9 @@ The solver asks for x̂. What is evaluated is what the loop makes of it, fl(p + 
 for whose sum is in the box and nearest to x̂. Where |x̂| is much less than |p|, or the dtype narrow, it misses x̂; the
 solver is told where f and g really were, and its slopes and pairs are those of the step that was made.
 
-A bound that is missed so is asked for again, at any step of the next search: p is then next to it and hits it. If the
-run has converged and there is no next search, one more evaluation, at the bound, closes it.
+A bound that is missed so is asked for again, at any step of the next search: p is then next to it and hits it, or
+nearer, where the bound is tiny beside p. If the run has converged and there is no next search, more evaluations on the
+way to the bound, mostly one, close it.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def lbfgsb(
 
     It has to be the last of an `optax.chain`, and what comes before it has to leave gradients as they are. Other
     keywords, as `grad` and `value_fn` of optax.lbfgs, are ignored. Params that begin outside the bounds are moved
-    inside first, which may take two sums, and what is evaluated outside is not used.
+    inside first, which may take some sums, and what is evaluated outside is not used; at NaN or inf a run ends at once.
 
     Args:
       lower, upper: each a prefix of params' tree with arrays that broadcast to its leaves, None or ±inf where there is
@@ -127,7 +128,7 @@ def lbfgsb(
     def update(
         updates: PyTree, state: Any, params: PyTree = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, LbfgsbState]:
-        params, grads, value = _check_update(updates, state, params, value)
+        params, grads, value = _check_update(updates, state, params, value, memory_size)
         return _update(params, grads, value, state, _box(lower, upper, params), options)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -200,18 +201,23 @@ def _check_params(params: PyTree) -> PyTree:
     return params
 
 
-def _check_update(grads: PyTree, state: Any, params: PyTree, value: Any) -> tuple[PyTree, PyTree, Scalar]:
+def _check_update(
+    grads: PyTree, state: Any, params: PyTree, value: Any, memory_size: int
+) -> tuple[PyTree, PyTree, Scalar]:
     """params, grads and value as JAX arrays, params and grads like the params that init was given."""
     if not isinstance(state, LbfgsbState):
         raise ValueError(f"state must be what init or update returned, got {type(state).__name__}: {CALL}")
+    if state.solver.memory.D.shape != (memory_size,):
+        raise ValueError(f"state must be of memory_size {memory_size}, got {len(state.solver.memory.D)}: {CALL}")
     if params is None:
         raise ValueError(f"params are missing: {CALL}")
     if value is None:
         raise ValueError(f"value is missing: {CALL}")
-    value = jnp.asarray(value)
+    value = _array("value", value)
     if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(f"value must be a real floating-point scalar, got {value.dtype}{list(value.shape)}: {CALL}")
-    params, grads = _check_params(params), jax.tree.map(jnp.asarray, grads)
+    params = _check_params(params)
+    grads = jax.tree_util.tree_map_with_path(lambda at, g: _array(f"grads{jax.tree_util.keystr(at)}", g), grads)
     for name, tree in ("params", params), ("grads", grads):
         if jax.tree.structure(tree) != jax.tree.structure(state.grad):
             raise ValueError(
@@ -228,10 +234,17 @@ def _check_update(grads: PyTree, state: Any, params: PyTree, value: Any) -> tupl
     return params, grads, value
 
 
+def _array(name: str, value: Any) -> Array:
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be real floating-point numbers, got {type(value).__name__}: {CALL}") from None
+
+
 def _box(lower: PyTree, upper: PyTree, params: PyTree) -> Box | None:
     """The bounds, cast to each leaf's dtype, on the flat vector; None if nothing is bounded."""
     lower, upper = _without_masked(lower, params), _without_masked(upper, params)
-    lower, upper = check_sides(lower, upper, params, "params")
+    lower, upper = check_sides(lower, upper, params, "params", "; jax.tree.map(lambda p: 0.0, params) makes one")
     return None if lower is None else Box(*(_flat(jax.tree.map(_compact, side)) for side in (lower, upper)))
 
 
@@ -312,6 +325,8 @@ def _begin(params: PyTree, box: Box | None, options: Options, memory_size: int) 
     def opened(params: PyTree, box: Box | None) -> LbfgsbState:
         x, _ = ravel(params)
         run = opening(x, box, options, memory_size)
+        sound = jnp.all(jnp.isfinite(x))  # no sum leads from inf into the box
+        run = run._replace(status=jnp.where(sound, run.status, jnp.asarray(Status.BAD_X0)))
         state = LbfgsbState(
             count=jnp.zeros((), int),
             value=jnp.full((), jnp.inf, x.dtype),
@@ -397,7 +412,7 @@ def _advance(
     # After the end: the step onto such bounds lowers f or changes it by rounding, unless f is not smooth there.
     closing = ~running & jnp.all(x == run.x) & jnp.any(x != old.x)
     residual = jnp.max(jnp.abs(projected_gradient(x, g, box)))
-    rounding = jnp.finfo(f.dtype).eps ** 0.5 * jnp.maximum(jnp.abs(old.f), 1)
+    rounding = jnp.finfo(f.dtype).eps ** 0.75 * jnp.maximum(jnp.abs(old.f), 1)
     hit = closing & (f - old.f <= rounding) & jnp.isfinite(residual)
     iterate = Iterate(*(jnp.where(hit, here, was) for here, was in zip((x, f, g), old, strict=True)))
     return new._replace(
@@ -434,11 +449,17 @@ def _step_to(p: Array, asked: Array, low: Array, high: Array) -> tuple[Array, Ar
     def nearer(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
         return jnp.where(b[1] < a[1], b[0], a[0]), jnp.minimum(a[1], b[1])
 
-    u = _rounded(asked - start, p.dtype).astype(p.dtype)
+    most = jnp.asarray(jnp.finfo(p.dtype).max, asked.dtype)  # from inf no sum leads back
+    u = jnp.clip(jnp.clip(asked, -most, most) - start, -most, most)
+    u = _rounded(u, p.dtype).astype(p.dtype)
     return reduce(nearer, map(tried, (u, jnp.nextafter(u, jnp.inf), jnp.nextafter(u, -jnp.inf))))
 
 
 def _rounded(z: Array, dtype: jnp.dtype) -> Array:
     """z with the digits of a narrower dtype, in its own: XLA may leave out a cast there and back."""
     kind = jnp.finfo(dtype)
-    return jax.lax.reduce_precision(z, kind.nexp, kind.nmant)
+    rounded = jax.lax.reduce_precision(z, kind.nexp, kind.nmant)  # below tiny this is 0
+    if kind.nexp >= jnp.finfo(jnp.float32).nexp:  # where sums are 0 there too
+        return rounded
+    tiny, least = (jnp.asarray(number, z.dtype) for number in (kind.tiny, kind.smallest_subnormal))
+    return jnp.where(jnp.abs(z) < tiny, jnp.round(z / least) * least, rounded)

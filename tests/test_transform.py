@@ -161,6 +161,27 @@ def test_start_outside_the_bounds_is_moved_inside_before_anything_is_evaluated()
     assert_array_equal(run.points[1], [0, 0.5, 1])
 
 
+def test_start_further_outside_than_an_update_can_lead_is_moved_inside():
+    run = loop(lambda x: slope(x.astype(SINGLE)), lbfgsb(-6e4, -6e4), jnp.full(3, 6e4, HALF), 20)
+    assert is_done(run.state)
+    assert_array_equal(run.params, jnp.full(3, -6e4, HALF))
+
+
+@pytest.mark.parametrize("bounds", [(None, None), (0.0, 2.0)])
+@pytest.mark.parametrize("bad", [jnp.inf, -jnp.inf, jnp.nan])
+def test_start_that_is_not_finite_ends_the_run_before_it_begins(bad, bounds):
+    state = lbfgsb(*bounds).init(ONE.at[1].set(bad))
+    assert is_done(state)
+    assert state.solver.status == Status.BAD_X0
+
+
+def test_updates_lead_to_no_inf():
+    step, _ = transform._step_to(
+        jnp.array([6e4, -6e4], HALF), *jnp.array([[1e6, -1e6], [-jnp.inf] * 2, [jnp.inf] * 2], SINGLE)
+    )
+    assert_array_equal(jnp.array([6e4, -6e4], HALF) + step, jnp.array([65504, -65504], HALF))
+
+
 def test_point_evaluated_is_the_params_that_update_is_given():
     # A step that someone else makes half as long: the pair is that of the step made, so B stays right and it converges.
     tx, params, scale = lbfgsb(), jnp.array([-1.2, 1.0]), jnp.array([1.0, 30.0])
@@ -185,10 +206,10 @@ def nearest(p, asked, low, high):
     return np.abs(ends - asked).min()
 
 
-@pytest.mark.parametrize("dtype", [BFLOAT, HALF])
-def test_updates_lead_to_the_nearest_point_that_a_sum_can_reach_inside_the_bounds(dtype):
+@pytest.mark.parametrize(("dtype", "least"), [(BFLOAT, -3), (HALF, -3), (HALF, -8)])
+def test_updates_lead_to_the_nearest_point_that_a_sum_can_reach_inside_the_bounds(dtype, least):
     random = np.random.RandomState(0)
-    size = 10.0 ** random.uniform(-3, 2, (3, 300)) * random.choice([-1, 1], (3, 300))
+    size = 10.0 ** random.uniform(least, 2, (3, 300)) * random.choice([-1, 1], (3, 300))
     low, p, high = np.sort(size, 0).astype(dtype)
     asked = (low + random.uniform(-0.1, 1.1, 300) * (high - low).astype(np.float32)).astype(np.float32)
     asked = np.clip(asked, low.astype(np.float32), high.astype(np.float32))
@@ -328,10 +349,23 @@ def test_second_step_onto_a_bound_changes_no_status():
     assert_array_equal(run.params, 0.1)
 
 
-@pytest.mark.parametrize("there", [jnp.nan, jnp.inf, 5.0])
-def test_second_step_onto_a_bound_is_taken_back_where_the_loss_has_a_cliff(there):
-    run = loop(lambda x: slope(x) + jnp.where(jnp.all(x == 0.1), there, 0), lbfgsb(0.1, 2.0), ONE)
-    assert run.state.value == slope(run.points[1])
+@pytest.mark.parametrize(
+    ("there", "base", "dtype"),
+    [
+        (jnp.nan, 0, jnp.float64),
+        (jnp.inf, 0, jnp.float64),
+        (5, 0, jnp.float64),
+        (2, 1e4, SINGLE),
+        (1e-3, 1e6, jnp.float64),
+    ],
+)
+def test_second_step_onto_a_bound_is_taken_back_where_the_loss_has_a_cliff(there, base, dtype):
+    bound = jnp.array(0.1, dtype)
+    run = loop(
+        lambda x: base + slope(x) + jnp.where(jnp.all(x == bound), there, 0), lbfgsb(0.1, 2.0), ONE.astype(dtype)
+    )
+    assert len(run.points) == 3
+    assert run.state.value == run.values[1]
     assert_array_equal(run.params, run.points[1])
 
 
@@ -379,6 +413,20 @@ def test_run_ends_next_to_a_bound_that_no_sum_can_reach():
     run = loop(slope, lbfgsb(3e-308, 2.0), ONE, 100)
     assert is_done(run.state)
     assert ((run.params >= 3e-308) & (run.params < 1e-307)).all()
+
+
+@pytest.mark.parametrize("start", [1.0, 3e-5])
+def test_bound_below_the_normal_numbers_of_float16_is_hit_exactly(start):
+    run = loop(lambda x: slope(x.astype(SINGLE)), lbfgsb(1e-5, 2.0), jnp.full(3, start, HALF), 100)
+    assert is_done(run.state)
+    assert_array_equal(run.params, jnp.full(3, 1e-5, HALF))
+
+
+def test_params_at_the_end_were_evaluated_where_they_are_below_the_normal_numbers_of_float16():
+    run = loop(lambda x: jnp.sum((1e4 * x.astype(SINGLE) - 0.5) ** 2), lbfgsb(), jnp.full(3, 3e-5, HALF), 50)
+    assert is_done(run.state)
+    assert run.state.value == min(run.values)
+    assert_allclose(run.params, jnp.full(3, 5e-5, HALF), rtol=1e-3)
 
 
 def test_not_done_before_the_end():
@@ -736,6 +784,7 @@ def test_equinox_module_with_bounds_on_one_layer():
 
 
 PAIR = {"a": jnp.ones(2), "b": jnp.ones(())}
+SINGLES = jax.tree.map(lambda leaf: leaf.astype(SINGLE), PAIR)
 
 
 def update(tx=None, grads=PAIR, params=PAIR, init=PAIR, state=None, **keywords):
@@ -749,6 +798,9 @@ def update(tx=None, grads=PAIR, params=PAIR, init=PAIR, state=None, **keywords):
         ({}, "value is missing: call update"),
         ({"value": 1.0, "params": None}, "params are missing: call update"),
         ({"value": jnp.ones(3)}, r"value must be a real floating-point scalar, got float64\[3\]: call update"),
+        ({"value": "high"}, "value must be real floating-point numbers, got str: call update"),
+        ({"value": 1.0, "grads": {**PAIR, "b": "high"}}, r"grads\['b'\] must be real floating-point numbers, got str"),
+        ({"value": 1.0, "state": lbfgsb(memory_size=3).init(PAIR)}, "state must be of memory_size 10, got 3"),
         ({"value": 1}, r"value must be a real floating-point scalar, got int64\[\]"),
         ({"value": 1.0, "state": optax.EmptyState()}, "state must be what init or update returned, got EmptyState"),
         ({"value": 1.0, "params": {"a": jnp.ones(2)}}, "params must have the structure that init was given"),
@@ -764,13 +816,17 @@ def update(tx=None, grads=PAIR, params=PAIR, init=PAIR, state=None, **keywords):
             r"params\['a'\] must be .* floating-point.*optax.masked",
         ),
         ({"value": 1.0, "init": {}}, "params must hold at least one number"),
-        ({"value": 1.0, "tx": lbfgsb({"a": 0.0})}, "lower must be a prefix of params's tree"),
+        ({"value": 1.0, "tx": lbfgsb({"a": 0.0})}, r"lower must be a prefix of params's tree.*jax.tree.map"),
         (
             {"value": 1.0, "tx": lbfgsb(upper={"a": jnp.zeros(3), "b": None})},
             r"upper\['a'\] must broadcast to .* \[2\]",
         ),
         ({"value": 1.0, "tx": lbfgsb(1.0, 0.0)}, "lower must not be above upper"),
         ({"value": 1.0, "tx": lbfgsb(jnp.nan)}, "must be free of NaN"),
+        (
+            {"value": 1.0, "tx": lbfgsb(1e39), "init": SINGLES, "params": SINGLES},
+            r"got inf and inf .* float32 being 3.4e\+38",
+        ),
     ],
 )
 def test_bad_input_is_an_error_that_says_what_to_pass(keywords, message):
