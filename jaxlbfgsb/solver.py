@@ -116,7 +116,7 @@ def init(x0: Vector, box: Box | None = None, memory_size: int = 10) -> State:
 
     Args:
       x0: where to begin, `(n,)`, float32 or float64: the dtype of all that follows.
-      box: the bounds; None, known when tracing, for a program without any.
+      box: the bounds; None, known when tracing, for a program without any, and then in `update` too.
       memory_size: how many pairs (Δx, Δg) the model of the Hessian remembers.
 
     Examples:
@@ -179,6 +179,10 @@ def update(
     References:
       docs/algorithm.md.
     """
+    gram = state.memory.gram
+    if (box is None) != (gram is not None and len(gram) == 1):
+        raise ValueError("box must be None in update if it was None in init, and only then")
+
     # 1. What does the line search make of this point?
     ftol, gtol = options.tolerances(g.dtype)
     if box is not None:  # an infinite slope onto a bound, as that of √x at 0, is a very steep one

@@ -322,6 +322,14 @@ def barrier(x, bad):
     return jnp.sum(jnp.where(inside, x - jnp.log(jnp.where(inside, x, 1)), bad))
 
 
+@pytest.mark.parametrize("n", [2, 30])
+@pytest.mark.parametrize("boxed", [False, True])
+def test_a_box_for_init_alone_or_for_update_alone_is_an_error(n, boxed):
+    box, x = Box(jnp.zeros(n), jnp.ones(n)), jnp.ones(n)
+    with pytest.raises(ValueError, match="box must be None in update if it was None in init"):
+        update(init(x, box if boxed else None), jnp.array(1.0), x, None if boxed else box)
+
+
 @BAD
 @pytest.mark.parametrize("x0", [2.0, 5.0, 100.0])
 def test_step_into_a_bad_region_is_shortened_and_the_fit_goes_on(x0, bad):
