@@ -24,7 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from . import results
-from .argmin import Result, check_statics, lean_jit
+from .argmin import LEAN, Result, check_statics, lean_jit
 from .arguments import check_bounds, check_linear_solver, check_options, check_x0, in_tuple, inside_jit, is_key, native
 from .lanes import Problem, Settings, each, fit_all
 from .solver import Options
@@ -35,6 +35,17 @@ PART_BYTES = 2**26  # bytes of data, that a part has at most
 LANES = 64  # at most, on a CPU: more do not fuse better and wait longer for the last
 WIDE = 2**14  # at most elsewhere, in
 DEVICE = 2**31  # bytes
+SETTINGS = (  # of JAX, each thread's own, that are carried into others; what is compiled was traced in the caller's
+    "enable_x64",
+    "default_device",
+    "default_matmul_precision",
+    "default_prng_impl",
+    "threefry_partitionable",
+    "numpy_rank_promotion",
+    "numpy_dtype_promotion",
+    "debug_nans",
+    "debug_infs",
+)
 
 
 def minimize_many(
@@ -142,16 +153,15 @@ def _fit(
         empty = jax.eval_shape(partial(fit_all, fun, settings), first, 0)[0]
         return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), empty)
     traced = inside_jit() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(problems))
-    if mesh is not None and not traced and _share_threads(mesh) and _kept(fun, settings, K, mesh)[1](problems):
-        raise ValueError(
-            "mesh: fun calls LAPACK, in which XLA's CPU devices of one process wait for each other for ever; leave "
-            "mesh out, or give each process one device"
-        )
-    if resume is None and not progress and (traced or mesh is not None):
-        program = jax.jit(_program(fun, settings, K, mesh)) if traced else _kept(fun, settings, K, mesh)[0]
-        return program(jax.tree.map(native, problems))
+    if resume is None and not progress and (traced or mesh is not None or _debugging()):
+        problems = jax.tree.map(native, problems)
+        if traced:
+            return jax.jit(_program(fun, settings, K, mesh))(problems)
+        _, run, calls_lapack = _kept(fun, settings, K, mesh)
+        _refuse_lapack(mesh, calls_lapack, problems)
+        return run(problems)
     if traced:
-        raise ValueError("progress and resume need a call outside of jit")
+        raise ValueError(results.OUTSIDE)
     if mesh is not None and any(device.process_index != jax.process_index() for device in mesh.devices.flat):
         raise ValueError("progress and resume need a mesh whose devices are all of this process")
     return _in_parts(fun, settings, problems, K, mesh, progress, resume)
@@ -245,10 +255,13 @@ def _program(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> Ca
     return fit
 
 
-def _share_threads(mesh: Mesh) -> bool:
-    """Whether devices of the mesh are the same CPU."""
-    own = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
-    return len(own) > 1 and own[0].platform == "cpu"
+def _refuse_lapack(mesh: Mesh | None, calls_lapack: Callable[..., bool], *arguments: Any) -> None:
+    own = [] if mesh is None else [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
+    if len(own) > 1 and own[0].platform == "cpu" and calls_lapack(*arguments):
+        raise ValueError(
+            "mesh: fun calls LAPACK, in which XLA's CPU devices of one process wait for each other for ever; leave "
+            "mesh out, or give each process one device"
+        )
 
 
 def _padded(leaf: Any, size: int) -> Any:
@@ -258,17 +271,27 @@ def _padded(leaf: Any, size: int) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _kept(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> tuple[Callable[..., Result], Callable]:
-    """The same outside of jit, where each call would compile again; and whether it calls LAPACK."""
+def _kept(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> tuple[Callable, Callable, Callable]:
+    """The same for calls outside of jit, each of which would trace and compile again; with jit; does it call LAPACK?"""
     program, known = _program(fun, settings, K, mesh), {}
 
-    def calls_lapack(problems: Problem) -> bool:
+    def calls_lapack(problems: Problem, *count: int) -> bool:
         shapes = tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(problems))
         if shapes not in known:
-            known[shapes] = "lapack" in jax.jit(program).lower(jax.tree.map(native, problems), 0).as_text()
+            known[shapes] = "lapack" in jax.jit(program).lower(problems, *count).as_text()
         return known[shapes]
 
-    return lean_jit(program), calls_lapack
+    return program, lean_jit(program), calls_lapack
+
+
+def _compiled(program: Callable, problems: Problem) -> Callable[..., Result]:
+    """The program as threads can run it, whatever settings of JAX hold in them; JAX keeps it for the next call."""
+    try:
+        return jax.jit(program, compiler_options=LEAN).lower(problems, 0).compile()
+    except Exception as error:  # an XLA that does not know them
+        if not any(option in str(error) for option in LEAN):
+            raise
+        return jax.jit(program).lower(problems, 0).compile()
 
 
 # Outside of jit: parts, threads, files.
@@ -280,16 +303,21 @@ def _cores() -> int:
 
 def _settings_here() -> Callable[[], ExitStack]:
     """A context for another thread, with the settings of JAX that hold in this one."""
-    config: Any = jax.config
-    x64, device, precision = config.jax_enable_x64, config.jax_default_device, config.jax_default_matmul_precision
+    held = {name: getattr(jax.config, f"jax_{name}") for name in SETTINGS}
 
     def there() -> ExitStack:
         stack = ExitStack()
-        for context in jax.enable_x64(x64), jax.default_device(device), jax.default_matmul_precision(precision):
-            stack.enter_context(context)
+        for name, value in held.items():
+            stack.enter_context(getattr(jax, name)(value))
         return stack
 
     return there
+
+
+def _debugging() -> bool:
+    """Whether JAX is to look at what comes out, or to compile nothing: in this thread alone."""
+    config: Any = jax.config
+    return config.jax_debug_nans or config.jax_debug_infs or config.jax_disable_jit
 
 
 def _in_parts(
@@ -305,7 +333,7 @@ def _in_parts(
         size = folder.part
     rows = 2 ** int(np.ceil(np.log2(max(size, 8))))  # one program for all parts, and for other numbers of problems
     rows = rows if mesh is None else -(-size // devices) * devices  # a device's share is one of rows
-    settings_here, (compiled, calls_lapack) = _settings_here(), _kept(fun, settings, rows, mesh)
+    settings_here, (program, _, calls_lapack) = _settings_here(), _kept(fun, settings, rows, mesh)
 
     def read(start: int, stop: int) -> Problem:
         return each(problems, settings.batched, lambda leaf: _rows(leaf, start, min(stop, K)))
@@ -320,10 +348,14 @@ def _in_parts(
             return start, result
 
     first = each(read(0, 1), settings.batched, lambda leaf: _padded(leaf, rows))
-    like = compiled(first, 0)  # compiles, before the threads would all do so
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(like)):  # fun closes over what a vmap has mapped
+    if any(isinstance(constant, Tracer) for constant in jax.make_jaxpr(program)(first, 0).consts):
+        if progress:
+            raise ValueError(results.OUTSIDE)
         return jax.jit(_program(fun, settings, K, mesh))(jax.tree.map(native, problems))
-    if jax.default_backend() == "cpu" and calls_lapack(first):
+    _refuse_lapack(mesh, calls_lapack, first, 0)
+    compiled = _compiled(program, first)
+    like = compiled(first, 0)
+    if jax.default_backend() == "cpu" and calls_lapack(first, 0):
         # Two loops at once wait for each other for ever there: XLA runs batches of LAPACK on the threads they run on.
         threads = 1
     found = jax.tree.map(lambda leaf: np.empty((K, *leaf.shape[1:]), leaf.dtype), like)
@@ -350,7 +382,7 @@ def _in_parts(
                     keep(start, known)
         for start, result in _as_completed(pool, fit, missing, 2 * threads):
             keep(start, result)
-    return jax.tree.map(jnp.asarray, found)
+    return jax.device_put(found)
 
 
 def _rows(leaf: Any, start: int, stop: int) -> Any:

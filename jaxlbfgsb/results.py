@@ -18,11 +18,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from .argmin import Result
+from .argmin import Result, ravel, trace
 from .arguments import is_key, native
 from .lanes import Problem, Settings
+
+OUTSIDE = "progress and resume need a call outside of jit, and of grad and vmap"
 
 
 class Folder(NamedTuple):
@@ -38,9 +41,13 @@ def fingerprint(fun: Callable, settings: Settings, problems: Problem, K: int) ->
     one = [leaf[0] if many else leaf for leaf, many in zip(leaves, settings.batched, strict=True)]
     first = jax.tree.unflatten(structure, one)
     digest = hashlib.blake2b(digest_size=16)
-    jaxpr = jax.make_jaxpr(lambda x, args: fun(x, *args))(*jax.tree.map(native, (first.x0, first.args)))
+    x0, args = jax.tree.map(native, (first.x0, first.args))
+    objective, theta, _ = trace(fun, x0, args, settings.has_aux, settings.value_and_grad)
+    if any(isinstance(constant, Tracer) for constant in theta[1]):
+        raise ValueError(OUTSIDE)
+    jaxpr = jax.make_jaxpr(objective)(theta, ravel(x0)[0])
     digest.update(repr((str(jaxpr.jaxpr), settings, str(structure), K)).encode())
-    _absorb(digest, list(_constants(jaxpr)))
+    _absorb(digest, [*theta[1], *_constants(jaxpr)])
     _absorb(digest, [leaf for leaf, many in zip(leaves, settings.batched, strict=True) if not many])
     digest.update(repr([(np.shape(leaf), str(jnp.result_type(native(leaf)))) for leaf in one]).encode())
     return digest.hexdigest()

@@ -182,16 +182,18 @@ def test_a_gradient_of_the_users_own():
     assert_allclose(found.x, 1)
 
 
-def test_objective_is_traced_once_a_program():
+def test_objective_is_traced_and_compiled_once_a_program(caplog):
     calls = []
 
     def bowl(x, c):
         calls.append(x)
         return jnp.sum((x - c) ** 2)
 
-    for count in (1000, 1020):  # the same power of two
-        minimize_many(bowl, np.zeros((count, 2)), np.ones((count, 2)))
+    with jax.log_compiles():
+        for count in (1000, 1020):  # the same power of two
+            minimize_many(bowl, np.zeros((count, 2)), np.ones((count, 2)))
     assert len(calls) == 1
+    assert caplog.text.count("Finished XLA compilation of jit(<lambda>)") == 1
 
 
 def test_a_scoped_x64_flag_holds_in_all_threads():
@@ -199,6 +201,29 @@ def test_a_scoped_x64_flag_holds_in_all_threads():
         assert minimize_many(lambda x: jnp.sum(x**2), np.ones((100, 2))).x.dtype == np.float64
     with jax.enable_x64(False):
         assert minimize_many(lambda x: jnp.sum(x**2), np.ones((100, 2), np.float32)).x.dtype == np.float32
+
+
+def around_a_draw(x, *args):
+    return jnp.sum((x - jax.random.uniform(jax.random.key(3), (2,))) ** 2)
+
+
+@pytest.mark.parametrize("setting", [jax.default_prng_impl("rbg"), jax.threefry_partitionable(False)], ids=["rbg", ""])
+def test_scoped_settings_hold_in_the_objective_and_in_an_iterator(setting):
+    def parts():
+        yield jax.random.uniform(jax.random.key(0), (20, 2)), ()
+
+    with setting:
+        place, starts = jax.random.uniform(jax.random.key(3), (2,)), jax.random.uniform(jax.random.key(0), (20, 2))
+        assert_allclose(minimize_many(around_a_draw, ZEROS).x, np.tile(place, (20, 1)), atol=1e-7)
+        begun = minimize_many(around_a_draw, parts(), options=Options(max_iterations=0))
+    assert_array_equal(begun.x, starts)
+
+
+def test_scoped_checks_hold_in_the_objective():
+    with jax.numpy_rank_promotion("allow"):
+        assert minimize_many(lambda x: jnp.sum((x - jnp.ones((1, 2))) ** 2), ZEROS).converged.all()
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        minimize_many(lambda x: jnp.sum(x) * np.nan, ZEROS)
 
 
 def test_under_vmap():
@@ -310,6 +335,27 @@ OTHERS = {
     "data": lambda x0, data: minimize_many(peaks.misfit, x0, data + 1e-9, bounds=BOUNDS),
     "starts": lambda x0, data: minimize_many(peaks.misfit, x0 + 1e-9, data, bounds=BOUNDS),
 }
+
+
+def test_another_rule_for_the_gradient_is_another_objective(tmp_path):
+    def run(factor):
+        value = jax.custom_vjp(lambda x: jnp.sum((x - 1) ** 2))
+        value.defvjp(lambda x: (jnp.sum((x - 1) ** 2), x), lambda x, cotangent: (factor * cotangent * (x - 1),))
+        return minimize_many(lambda x: value(x), ZEROS, resume=tmp_path)
+
+    assert_same(run(2), run(2))
+    with pytest.raises(ValueError, match="another objective"):
+        run(3)
+
+
+@pytest.mark.parametrize("transform", [lambda run: jax.grad(run)(1.0), lambda run: jax.vmap(run)(jnp.ones(2))])
+@pytest.mark.parametrize("keywords", [{"resume": True}, {"progress": True}], ids=str)
+def test_neither_files_nor_a_bar_go_with_an_objective_that_closes_over_traced_values(transform, keywords, tmp_path):
+    if "resume" in keywords:
+        keywords = {"resume": tmp_path / "run"}
+    with pytest.raises(ValueError, match="progress and resume need a call outside of jit"):
+        transform(lambda a: jnp.sum(minimize_many(lambda x: jnp.sum((x - a) ** 2), ZEROS, **keywords).x))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("other", OTHERS)
