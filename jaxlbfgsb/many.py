@@ -25,7 +25,18 @@ from jaxtyping import Array, PyTree
 
 from . import results
 from .argmin import LEAN, Result, check_statics, lean_jit
-from .arguments import check_bounds, check_linear_solver, check_options, check_x0, in_tuple, inside_jit, is_key, native
+from .arguments import (
+    check_bounds,
+    check_dtypes,
+    check_linear_solver,
+    check_options,
+    check_x0,
+    gathered,
+    in_tuple,
+    inside_jit,
+    is_key,
+    native,
+)
 from .lanes import Problem, Settings, each, fit_all
 from .solver import Options
 
@@ -73,7 +84,8 @@ def minimize_many(
     Args:
       fun: as for `minimize`: a function of one problem.
       x0: where to begin, like `minimize`'s with a leading axis: one entry a problem. Or an iterator over parts of the
-        problems, each a tuple (x0, args) or (x0, args, bounds), which are read while others are being fitted.
+        problems, each a tuple (x0, args) or (x0, args, bounds), which are read while others are being fitted; bounds
+        of None are those of the call.
       args: data, as for `minimize`, with the leading axis. Arrays that are memory-mapped are read part by part.
       bounds: as for `minimize`, the same for all problems unless in_axes says otherwise; then a tuple (lower, upper).
       in_axes: for (x0, args, bounds), as in `jax.vmap`: each 0, None, or a tree of these that is a prefix; a leaf at 0
@@ -83,10 +95,12 @@ def minimize_many(
       has_aux, value_and_grad, memory_size, linear_solver: as for `minimize`.
       options: as for `minimize`; a field that is an array has one entry a problem.
       mesh: devices to share the problems among, those of other processes included; None for the default device. Not
-        several CPU devices of one process if fun calls LAPACK (cholesky, solve, eigh), in which they wait for ever.
+        several CPU devices of one process if fun calls LAPACK (cholesky, solve, eigh), in which they wait for ever. For
+        a derivative outside of jit enter `jax.set_mesh(mesh)`, which jax.grad needs where axes are explicit.
       progress: whether to show a bar: fits done, fits a second, share converged.
       resume: a folder for results as they come, made if it is not there. The same call with the same folder, after
-        whatever has ended it, fits only what is missing. Neither goes inside jit, nor with devices of other processes.
+        whatever has ended it, fits only what is missing. Neither goes inside jit, grad or vmap, nor with devices of
+        other processes.
 
     Returns:
       A `Result` whose fields have the leading axis, in the order of the problems.
@@ -113,6 +127,10 @@ def minimize_many(
         raise ValueError(f"lanes must be an integer of at least 1, or None, got {lanes!r}")
     if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
         raise TypeError(f"mesh must be a jax.sharding.Mesh or None, got {type(mesh).__name__}")
+    if not isinstance(progress, bool):
+        raise TypeError(f"progress must be True or False, got {progress!r}")
+    if resume is not None and not isinstance(resume, (str, os.PathLike)):
+        raise TypeError(f"resume must be a path or None, got {resume!r}")
     keywords = {"in_axes": in_axes, "lanes": lanes, "has_aux": has_aux, "value_and_grad": value_and_grad}
     keywords |= {"memory_size": memory_size, "linear_solver": linear_solver, "options": options, "mesh": mesh}
     if isinstance(x0, Iterator):
@@ -178,7 +196,12 @@ def _read(x0: PyTree, args: tuple, bounds: Any, options: Options, in_axes: Any) 
     x0 = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "shape") else np.asarray(leaf), x0)
     named = ("x0", x0), ("args", args), ("bounds", bounds)
     flags = [_flags(axes, tree, name) for axes, (name, tree) in zip(in_axes, named, strict=True)]
-    like = jax.tree.map(lambda leaf, many: np.zeros(np.shape(leaf)[many:], leaf.dtype.newbyteorder("=")), x0, flags[0])
+    check_dtypes(args)
+
+    def one(leaf: Any, many: bool) -> Any:
+        return leaf if is_key(leaf) else np.zeros(np.shape(leaf)[many:], leaf.dtype.newbyteorder("="))
+
+    like = jax.tree.map(one, x0, flags[0])
     check_x0(like)
     if not any(jax.tree.leaves(flags[2])):  # the same for all: judged here and now
         bounds = check_bounds(bounds, like)
@@ -325,7 +348,7 @@ def _in_parts(
 ) -> Result:
     devices = 1 if mesh is None else mesh.size
     threads = _cores() if mesh is None and jax.default_backend() == "cpu" else 1
-    problems = each(problems, tuple(not many for many in settings.batched), native)
+    problems = jax.tree.map(gathered, each(problems, tuple(not many for many in settings.batched), native))
     size = _part_size(problems, settings, K, threads, devices)
     folder = None
     if resume is not None:
@@ -342,7 +365,7 @@ def _in_parts(
         with settings_here():
             part, count = read(start, start + size), min(size, K - start)
             padded = each(part, settings.batched, lambda leaf: _padded(leaf, rows))
-            result = jax.tree.map(lambda leaf: np.asarray(leaf)[:count], compiled(padded, count))
+            result = jax.tree.map(lambda leaf: _bare(leaf)[:count], compiled(padded, count))
             if folder is not None:
                 results.save(folder, start, part, result)
             return start, result
@@ -354,7 +377,8 @@ def _in_parts(
         return jax.jit(_program(fun, settings, K, mesh))(jax.tree.map(native, problems))
     _refuse_lapack(mesh, calls_lapack, first, 0)
     compiled = _compiled(program, first)
-    like = compiled(first, 0)
+    none = compiled(first, 0)
+    like = jax.tree.map(_bare, none)
     if jax.default_backend() == "cpu" and calls_lapack(first, 0):
         # Two loops at once wait for each other for ever there: XLA runs batches of LAPACK on the threads they run on.
         threads = 1
@@ -382,12 +406,21 @@ def _in_parts(
                     keep(start, known)
         for start, result in _as_completed(pool, fit, missing, 2 * threads):
             keep(start, result)
-    return jax.device_put(found)
+    return jax.tree.map(_as_keys, jax.device_put(found), none)
 
 
 def _rows(leaf: Any, start: int, stop: int) -> Any:
     """These rows, in memory, in this machine's byte order."""
     return leaf[start:stop] if is_key(leaf) else native(np.asarray(leaf[start:stop]))
+
+
+def _bare(leaf: Array) -> np.ndarray:
+    """The leaf as NumPy can hold it: of keys, the data."""
+    return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+
+
+def _as_keys(bare: Array, like: Array) -> Array:
+    return jax.random.wrap_key_data(bare, impl=jax.random.key_impl(like)) if is_key(like) else bare
 
 
 def _part_size(problems: Problem, settings: Settings, K: int, threads: int, devices: int) -> int:
@@ -453,15 +486,29 @@ def _from_parts(fit: Callable, parts: Iterator, bounds: Any, progress: bool, res
                 raise ValueError(
                     f"an iterator of problems must give (x0, args) or (x0, args, bounds), got {type(part)}"
                 )
-            own = part[2] if len(part) == 3 else bounds
+            own = bounds if len(part) == 2 or part[2] is None else part[2]
             folder = None if resume is None else Path(resume) / f"{len(found):06d}"
-            result = fit(part[0], part[1], own, shown, folder)
-            found.append(jax.tree.map(lambda leaf: leaf if isinstance(leaf, Tracer) else np.asarray(leaf), result))
+            found.append(jax.tree.map(_at_home, fit(part[0], part[1], own, shown, folder)))
+            if _kind(found[-1]) != _kind(found[0]):
+                raise ValueError(
+                    "x0, and what fun returns, must be of the same shapes and dtypes in all parts, but for the number "
+                    f"of problems; part {len(found) - 1} (from 0) is unlike the first"
+                )
     if resume is not None and (Path(resume) / f"{len(found):06d}").exists():
         raise ValueError(f"resume: {resume} holds more parts than the iterator gave, {len(found)}")
     if not found:
         raise ValueError("x0 is an iterator without a part: there is no problem to learn the result's shapes from")
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
+
+
+def _at_home(leaf: Any) -> Any:
+    return gathered(leaf) if isinstance(leaf, Tracer) or is_key(leaf) else np.asarray(leaf)
+
+
+def _kind(result: Result) -> Any:
+    """What the results of parts have in common."""
+    leaves, structure = jax.tree.flatten(result)
+    return structure, [(leaf.shape[1:], leaf.dtype) for leaf in leaves]
 
 
 def _at(path: Any) -> str:
