@@ -185,6 +185,15 @@ def check_args(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return args
 
 
+def check_dtypes(args: PyTree) -> None:
+    """Raises if a leaf of args is nothing that JAX computes with; what has a dtype need not be an array yet."""
+    for path, leaf in jax.tree.leaves_with_path(args):
+        dtype = getattr(leaf, "dtype", np.dtype(bool if isinstance(leaf, Number) else object))
+        if not jnp.issubdtype(dtype, jax.dtypes.prng_key) and _dtype(dtype.newbyteorder("=")).hasobject:
+            found = dtype if hasattr(leaf, "dtype") else type(leaf).__name__
+            raise TypeError(f"args{_at(path)} must be numbers, got {found}")
+
+
 def in_tuple(args: Any, in_axes: Any, at: int) -> tuple[tuple, Any]:
     """args as a tuple, and in_axes, whose entry `at` is for them, to go with it."""
     if isinstance(args, tuple):
@@ -244,6 +253,17 @@ def native(leaf: Any) -> Any:
 def is_key(leaf: Any) -> bool:
     """True for an array of keys, of jax.random.key, which NumPy cannot hold."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def gathered(leaf: Any) -> Any:
+    """The leaf; what lies on several devices of this process, on the host instead."""
+    if not isinstance(leaf, jax.Array) or not _known(leaf) or len(leaf.devices()) == 1 or not leaf.is_fully_addressable:
+        return leaf
+    if is_key(leaf):
+        return jax.random.wrap_key_data(
+            jnp.asarray(gathered(jax.random.key_data(leaf))), impl=jax.random.key_impl(leaf)
+        )
+    return np.asarray(leaf)
 
 
 def is_array(value: Any) -> bool:

@@ -111,7 +111,7 @@ def _run(
     axes = jax.tree.unflatten(jax.tree.structure(problems), [0 if many else None for many in batched])
 
     def at(index: Int[Array, " L"]) -> Problem:
-        return each(problems, batched, lambda leaf: leaf[jnp.minimum(index, K - 1)])
+        return each(problems, batched, lambda leaf: jnp.asarray(leaf)[jnp.minimum(index, K - 1)])
 
     @partial(jax.vmap, in_axes=(axes,), axis_size=L)
     def begin(problem: Problem) -> State:

@@ -24,13 +24,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from . import results
-from .argmin import Result, check_statics, lean_jit
+from .argmin import LEAN, Result, check_statics, lean_jit
 from .arguments import (
     PyTree,
     check_bounds,
+    check_dtypes,
     check_linear_solver,
     check_options,
     check_x0,
+    gathered,
     in_tuple,
     inside_jit,
     is_key,
@@ -45,6 +47,17 @@ PART_BYTES = 2**26  # bytes of data, that a part has at most
 LANES = 64  # at most, on a CPU: more do not fuse better and wait longer for the last
 WIDE = 2**14  # at most elsewhere, in
 DEVICE = 2**31  # bytes
+SETTINGS = (  # of JAX, each thread's own, that are carried into others; what is compiled was traced in the caller's
+    "enable_x64",
+    "default_device",
+    "default_matmul_precision",
+    "default_prng_impl",
+    "threefry_partitionable",
+    "numpy_rank_promotion",
+    "numpy_dtype_promotion",
+    "debug_nans",
+    "debug_infs",
+)
 
 
 def minimize_many(
@@ -72,7 +85,8 @@ def minimize_many(
     Args:
       fun: as for `minimize`: a function of one problem.
       x0: where to begin, like `minimize`'s with a leading axis: one entry a problem. Or an iterator over parts of the
-        problems, each a tuple (x0, args) or (x0, args, bounds), which are read while others are being fitted.
+        problems, each a tuple (x0, args) or (x0, args, bounds), which are read while others are being fitted; bounds
+        of None are those of the call.
       args: data, as for `minimize`, with the leading axis. Arrays that are memory-mapped are read part by part.
       bounds: as for `minimize`, the same for all problems unless in_axes says otherwise; then a tuple (lower, upper).
       in_axes: for (x0, args, bounds), as in `jax.vmap`: each 0, None, or a tree of these that is a prefix; a leaf at 0
@@ -82,10 +96,12 @@ def minimize_many(
       has_aux, value_and_grad, memory_size, linear_solver: as for `minimize`.
       options: as for `minimize`; a field that is an array has one entry a problem.
       mesh: devices to share the problems among, those of other processes included; None for the default device. Not
-        several CPU devices of one process if fun calls LAPACK (cholesky, solve, eigh), in which they wait for ever.
+        several CPU devices of one process if fun calls LAPACK (cholesky, solve, eigh), in which they wait for ever. For
+        a derivative outside of jit enter `jax.set_mesh(mesh)`, which jax.grad needs where axes are explicit.
       progress: whether to show a bar: fits done, fits a second, share converged.
       resume: a folder for results as they come, made if it is not there. The same call with the same folder, after
-        whatever has ended it, fits only what is missing. Neither goes inside jit, nor with devices of other processes.
+        whatever has ended it, fits only what is missing. Neither goes inside jit, grad or vmap, nor with devices of
+        other processes.
 
     Returns:
       A `Result` whose fields have the leading axis, in the order of the problems.
@@ -112,6 +128,10 @@ def minimize_many(
         raise ValueError(f"lanes must be an integer of at least 1, or None, got {lanes!r}")
     if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
         raise TypeError(f"mesh must be a jax.sharding.Mesh or None, got {type(mesh).__name__}")
+    if not isinstance(progress, bool):
+        raise TypeError(f"progress must be True or False, got {progress!r}")
+    if resume is not None and not isinstance(resume, (str, os.PathLike)):
+        raise TypeError(f"resume must be a path or None, got {resume!r}")
     keywords = {"in_axes": in_axes, "lanes": lanes, "has_aux": has_aux, "value_and_grad": value_and_grad}
     keywords |= {"memory_size": memory_size, "linear_solver": linear_solver, "options": options, "mesh": mesh}
     if isinstance(x0, Iterator):
@@ -152,16 +172,15 @@ def _fit(
         empty = jax.eval_shape(partial(fit_all, fun, settings), first, 0)[0]
         return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), empty)
     traced = inside_jit() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(problems))
-    if mesh is not None and not traced and _share_threads(mesh) and _kept(fun, settings, K, mesh)[1](problems):
-        raise ValueError(
-            "mesh: fun calls LAPACK, in which XLA's CPU devices of one process wait for each other for ever; leave "
-            "mesh out, or give each process one device"
-        )
-    if resume is None and not progress and (traced or mesh is not None):
-        program = jax.jit(_program(fun, settings, K, mesh)) if traced else _kept(fun, settings, K, mesh)[0]
-        return program(jax.tree.map(native, problems))
+    if resume is None and not progress and (traced or mesh is not None or _debugging()):
+        problems = jax.tree.map(native, problems)
+        if traced:
+            return jax.jit(_program(fun, settings, K, mesh))(problems)
+        _, run, calls_lapack = _kept(fun, settings, K, mesh)
+        _refuse_lapack(mesh, calls_lapack, problems)
+        return run(problems)
     if traced:
-        raise ValueError("progress and resume need a call outside of jit")
+        raise ValueError(results.OUTSIDE)
     if mesh is not None and any(device.process_index != jax.process_index() for device in mesh.devices.flat):
         raise ValueError("progress and resume need a mesh whose devices are all of this process")
     return _in_parts(fun, settings, problems, K, mesh, progress, resume)
@@ -178,7 +197,12 @@ def _read(x0: PyTree, args: tuple, bounds: Any, options: Options, in_axes: Any) 
     x0 = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "shape") else np.asarray(leaf), x0)
     named = ("x0", x0), ("args", args), ("bounds", bounds)
     flags = [_flags(axes, tree, name) for axes, (name, tree) in zip(in_axes, named, strict=True)]
-    like = jax.tree.map(lambda leaf, many: np.zeros(np.shape(leaf)[many:], leaf.dtype.newbyteorder("=")), x0, flags[0])
+    check_dtypes(args)
+
+    def one(leaf: Any, many: bool) -> Any:
+        return leaf if is_key(leaf) else np.zeros(np.shape(leaf)[many:], leaf.dtype.newbyteorder("="))
+
+    like = jax.tree.map(one, x0, flags[0])
     check_x0(like)
     if not any(jax.tree.leaves(flags[2])):  # the same for all: judged here and now
         bounds = check_bounds(bounds, like)
@@ -255,10 +279,13 @@ def _program(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> Ca
     return fit
 
 
-def _share_threads(mesh: Mesh) -> bool:
-    """Whether devices of the mesh are the same CPU."""
-    own = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
-    return len(own) > 1 and own[0].platform == "cpu"
+def _refuse_lapack(mesh: Mesh | None, calls_lapack: Callable[..., bool], *arguments: Any) -> None:
+    own = [] if mesh is None else [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
+    if len(own) > 1 and own[0].platform == "cpu" and calls_lapack(*arguments):
+        raise ValueError(
+            "mesh: fun calls LAPACK, in which XLA's CPU devices of one process wait for each other for ever; leave "
+            "mesh out, or give each process one device"
+        )
 
 
 def _padded(leaf: Any, size: int) -> Any:
@@ -268,17 +295,27 @@ def _padded(leaf: Any, size: int) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _kept(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> tuple[Callable[..., Result], Callable]:
-    """The same outside of jit, where each call would compile again; and whether it calls LAPACK."""
+def _kept(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> tuple[Callable, Callable, Callable]:
+    """The same for calls outside of jit, each of which would trace and compile again; with jit; does it call LAPACK?"""
     program, known = _program(fun, settings, K, mesh), {}
 
-    def calls_lapack(problems: Problem) -> bool:
+    def calls_lapack(problems: Problem, *count: int) -> bool:
         shapes = tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(problems))
         if shapes not in known:
-            known[shapes] = "lapack" in jax.jit(program).lower(jax.tree.map(native, problems), 0).as_text()
+            known[shapes] = "lapack" in jax.jit(program).lower(problems, *count).as_text()
         return known[shapes]
 
-    return lean_jit(program), calls_lapack
+    return program, lean_jit(program), calls_lapack
+
+
+def _compiled(program: Callable, problems: Problem) -> Callable[..., Result]:
+    """The program as threads can run it, whatever settings of JAX hold in them; JAX keeps it for the next call."""
+    try:
+        return jax.jit(program, compiler_options=LEAN).lower(problems, 0).compile()
+    except Exception as error:  # an XLA that does not know them
+        if not any(option in str(error) for option in LEAN):
+            raise
+        return jax.jit(program).lower(problems, 0).compile()
 
 
 # Outside of jit: parts, threads, files.
@@ -290,16 +327,21 @@ def _cores() -> int:
 
 def _settings_here() -> Callable[[], ExitStack]:
     """A context for another thread, with the settings of JAX that hold in this one."""
-    config: Any = jax.config
-    x64, device, precision = config.jax_enable_x64, config.jax_default_device, config.jax_default_matmul_precision
+    held = {name: getattr(jax.config, f"jax_{name}") for name in SETTINGS}
 
     def there() -> ExitStack:
         stack = ExitStack()
-        for context in jax.enable_x64(x64), jax.default_device(device), jax.default_matmul_precision(precision):
-            stack.enter_context(context)
+        for name, value in held.items():
+            stack.enter_context(getattr(jax, name)(value))
         return stack
 
     return there
+
+
+def _debugging() -> bool:
+    """Whether JAX is to look at what comes out, or to compile nothing: in this thread alone."""
+    config: Any = jax.config
+    return config.jax_debug_nans or config.jax_debug_infs or config.jax_disable_jit
 
 
 def _in_parts(
@@ -307,7 +349,7 @@ def _in_parts(
 ) -> Result:
     devices = 1 if mesh is None else mesh.size
     threads = _cores() if mesh is None and jax.default_backend() == "cpu" else 1
-    problems = each(problems, tuple(not many for many in settings.batched), native)
+    problems = jax.tree.map(gathered, each(problems, tuple(not many for many in settings.batched), native))
     size = _part_size(problems, settings, K, threads, devices)
     folder = None
     if resume is not None:
@@ -315,7 +357,7 @@ def _in_parts(
         size = folder.part
     rows = 2 ** int(np.ceil(np.log2(max(size, 8))))  # one program for all parts, and for other numbers of problems
     rows = rows if mesh is None else -(-size // devices) * devices  # a device's share is one of rows
-    settings_here, (compiled, calls_lapack) = _settings_here(), _kept(fun, settings, rows, mesh)
+    settings_here, (program, _, calls_lapack) = _settings_here(), _kept(fun, settings, rows, mesh)
 
     def read(start: int, stop: int) -> Problem:
         return each(problems, settings.batched, lambda leaf: _rows(leaf, start, min(stop, K)))
@@ -324,16 +366,21 @@ def _in_parts(
         with settings_here():
             part, count = read(start, start + size), min(size, K - start)
             padded = each(part, settings.batched, lambda leaf: _padded(leaf, rows))
-            result = jax.tree.map(lambda leaf: np.asarray(leaf)[:count], compiled(padded, count))
+            result = jax.tree.map(lambda leaf: _bare(leaf)[:count], compiled(padded, count))
             if folder is not None:
                 results.save(folder, start, part, result)
             return start, result
 
     first = each(read(0, 1), settings.batched, lambda leaf: _padded(leaf, rows))
-    like = compiled(first, 0)  # compiles, before the threads would all do so
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(like)):  # fun closes over what a vmap has mapped
+    if any(isinstance(constant, Tracer) for constant in jax.make_jaxpr(program)(first, 0).consts):
+        if progress:
+            raise ValueError(results.OUTSIDE)
         return jax.jit(_program(fun, settings, K, mesh))(jax.tree.map(native, problems))
-    if jax.default_backend() == "cpu" and calls_lapack(first):
+    _refuse_lapack(mesh, calls_lapack, first, 0)
+    compiled = _compiled(program, first)
+    none = compiled(first, 0)
+    like = jax.tree.map(_bare, none)
+    if jax.default_backend() == "cpu" and calls_lapack(first, 0):
         # Two loops at once wait for each other for ever there: XLA runs batches of LAPACK on the threads they run on.
         threads = 1
     found = jax.tree.map(lambda leaf: np.empty((K, *leaf.shape[1:]), leaf.dtype), like)
@@ -360,12 +407,21 @@ def _in_parts(
                     keep(start, known)
         for start, result in _as_completed(pool, fit, missing, 2 * threads):
             keep(start, result)
-    return jax.tree.map(jnp.asarray, found)
+    return jax.tree.map(_as_keys, jax.device_put(found), none)
 
 
 def _rows(leaf: Any, start: int, stop: int) -> Any:
     """These rows, in memory, in this machine's byte order."""
     return leaf[start:stop] if is_key(leaf) else native(np.asarray(leaf[start:stop]))
+
+
+def _bare(leaf: Array) -> np.ndarray:
+    """The leaf as NumPy can hold it: of keys, the data."""
+    return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+
+
+def _as_keys(bare: Array, like: Array) -> Array:
+    return jax.random.wrap_key_data(bare, impl=jax.random.key_impl(like)) if is_key(like) else bare
 
 
 def _part_size(problems: Problem, settings: Settings, K: int, threads: int, devices: int) -> int:
@@ -431,15 +487,29 @@ def _from_parts(fit: Callable, parts: Iterator, bounds: Any, progress: bool, res
                 raise ValueError(
                     f"an iterator of problems must give (x0, args) or (x0, args, bounds), got {type(part)}"
                 )
-            own = part[2] if len(part) == 3 else bounds
+            own = bounds if len(part) == 2 or part[2] is None else part[2]
             folder = None if resume is None else Path(resume) / f"{len(found):06d}"
-            result = fit(part[0], part[1], own, shown, folder)
-            found.append(jax.tree.map(lambda leaf: leaf if isinstance(leaf, Tracer) else np.asarray(leaf), result))
+            found.append(jax.tree.map(_at_home, fit(part[0], part[1], own, shown, folder)))
+            if _kind(found[-1]) != _kind(found[0]):
+                raise ValueError(
+                    "x0, and what fun returns, must be of the same shapes and dtypes in all parts, but for the number "
+                    f"of problems; part {len(found) - 1} (from 0) is unlike the first"
+                )
     if resume is not None and (Path(resume) / f"{len(found):06d}").exists():
         raise ValueError(f"resume: {resume} holds more parts than the iterator gave, {len(found)}")
     if not found:
         raise ValueError("x0 is an iterator without a part: there is no problem to learn the result's shapes from")
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
+
+
+def _at_home(leaf: Any) -> Any:
+    return gathered(leaf) if isinstance(leaf, Tracer) or is_key(leaf) else np.asarray(leaf)
+
+
+def _kind(result: Result) -> Any:
+    """What the results of parts have in common."""
+    leaves, structure = jax.tree.flatten(result)
+    return structure, [(leaf.shape[1:], leaf.dtype) for leaf in leaves]
 
 
 def _at(path: Any) -> str:

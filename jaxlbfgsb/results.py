@@ -18,11 +18,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from .argmin import Result
+from .argmin import Result, ravel, trace
 from .arguments import is_key, native
 from .lanes import Problem, Settings
+
+OUTSIDE = "progress and resume need a call outside of jit, and of grad and vmap"
 
 
 class Folder(NamedTuple):
@@ -37,8 +40,12 @@ def fingerprint(fun: Callable, settings: Settings, problems: Problem, K: int) ->
     leaves, structure = jax.tree.flatten(problems)
     one = [leaf[0] if many else leaf for leaf, many in zip(leaves, settings.batched, strict=True)]
     first = jax.tree.unflatten(structure, one)
-    jaxpr = jax.make_jaxpr(lambda x, args: fun(x, *args))(*jax.tree.map(native, (first.x0, first.args)))
-    about = program_digest(jaxpr.jaxpr, jaxpr.consts), settings, str(structure), K
+    x0, args = jax.tree.map(native, (first.x0, first.args))
+    objective, theta, _ = trace(fun, x0, args, settings.has_aux, settings.value_and_grad)
+    if any(isinstance(constant, Tracer) for constant in theta[1]):
+        raise ValueError(OUTSIDE)
+    jaxpr = jax.make_jaxpr(objective)(theta, ravel(x0)[0])
+    about = program_digest(jaxpr.jaxpr, [*theta[1], *jaxpr.consts]), settings, str(structure), K
     digest = hashlib.blake2b(repr(about).encode(), digest_size=16)
     _absorb(digest, [leaf for leaf, many in zip(leaves, settings.batched, strict=True) if not many])
     digest.update(repr([(np.shape(leaf), str(jnp.result_type(native(leaf)))) for leaf in one]).encode())

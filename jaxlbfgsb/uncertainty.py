@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .argmin import Result, ravel
-from .arguments import PyTree, check_bounds, in_tuple
+from .arguments import PyTree, check_bounds, gathered, in_tuple
 
 
 def covariance(
@@ -25,18 +25,23 @@ def covariance(
     """The covariance matrix of fitted parameters, by linearization at the fit.
 
     Args:
-      fun: what was fitted, as a function of x and args: the residuals, `(N,)` or any array, if half or all of their sum
-        of squares was minimized, each divided by its own error or not; or a negative log-likelihood, `()`.
-      result: of `minimize`, or of `minimize_many` with its leading axis.
+      fun: what was fitted, as a function of x and args: the residuals, `(N,)` or any one real array, if half or all of
+        their sum of squares was minimized, each divided by its own error or not; or a negative log-likelihood, `()`.
+      result: of `minimize`, or of `minimize_many` with its leading axis. What a mesh has spread over the devices of one
+        process comes to the default device first; call it outside of jit, then, for inside nothing can be moved.
       args: as for the fit.
       bounds: as for the fit.
-      in_axes: for (args, bounds) of a result with a leading axis, as for `minimize_many`.
+      in_axes: for (args, bounds) of a result with a leading axis: those of `minimize_many` but for x0's.
 
     Returns:
       `(n, n)`, in the units of the parameters, whose n numbers are in the order of `jax.tree.leaves(x)`; one a problem
       for a result with a leading axis. 0 for a variable at a bound. inf for all others if these are not determined: a
-      singular matrix, no more residuals than free variables, or a Hessian that is not positive definite. The square
-      roots of the diagonal are the standard deviations.
+      singular matrix, no more residuals than free variables, a Hessian that is not positive definite, or a Jacobian or
+      Hessian with NaN. NaN if residuals are NaN and their Jacobian is not. The square roots of the diagonal are the
+      standard deviations.
+
+    Raises:
+      TypeError, ValueError: for an argument that cannot be right; the message names it and what was expected.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -50,11 +55,20 @@ def covariance(
     References:
       Seber, Wild, Nonlinear Regression, Wiley (1989), §2.1.2; NIST's StRD certifies the same deviations.
     """
+    if not callable(fun):
+        raise TypeError(f"fun must be a function of x, got {type(fun).__name__}")
+    if not isinstance(result, Result):
+        raise TypeError(f"result must be a Result, of minimize or minimize_many, got {type(result).__name__}")
+    if not isinstance(in_axes, tuple) or len(in_axes) != 2:
+        raise ValueError(f"in_axes must be a tuple of two, for args and bounds (x has its axis), got {in_axes!r}")
+    if hasattr(bounds, "lb"):
+        bounds = bounds.lb, bounds.ub
     args, in_axes = in_tuple(args, in_axes, 0)
     one = partial(_covariance, fun)
+    x, args, bounds = jax.tree.map(gathered, (result.x, args, bounds))
     if jnp.ndim(result.status) == 0:
-        return one(result.x, args, bounds)
-    return jax.vmap(one, in_axes=(0, *in_axes))(result.x, args, bounds)
+        return one(x, args, bounds)
+    return jax.vmap(one, in_axes=(0, *in_axes))(x, args, bounds)
 
 
 def _covariance(fun: Callable, x: PyTree, args: tuple, bounds: Any) -> Float[Array, "n n"]:
@@ -67,9 +81,14 @@ def _covariance(fun: Callable, x: PyTree, args: tuple, bounds: Any) -> Float[Arr
     def flat(point: Float[Array, " n"]) -> Array:
         return jnp.asarray(fun(unravel(point), *args)).reshape(-1)
 
+    shape = jax.eval_shape(lambda: fun(unravel(point), *args))
+    if not isinstance(shape, jax.ShapeDtypeStruct) or not jnp.issubdtype(shape.dtype, jnp.floating):
+        found = (
+            f"{shape.dtype}{list(shape.shape)}" if isinstance(shape, jax.ShapeDtypeStruct) else f"the pytree {shape}"
+        )
+        raise TypeError(f"fun must return one real floating-point array, residuals or a scalar, got {found}")
     both = free[:, None] & free[None, :]
-    likelihood = jax.eval_shape(lambda: fun(unravel(point), *args)).shape == ()
-    root, known = (_of_likelihood if likelihood else _of_residuals)(flat, point, free)
+    root, known = (_of_likelihood if shape.shape == () else _of_residuals)(flat, point, free)
     return jnp.where(both, jnp.where(known, root.T @ root, jnp.inf), 0)
 
 

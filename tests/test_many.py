@@ -182,16 +182,18 @@ def test_a_gradient_of_the_users_own():
     assert_allclose(found.x, 1)
 
 
-def test_objective_is_traced_once_a_program():
+def test_objective_is_traced_and_compiled_once_a_program(caplog):
     calls = []
 
     def bowl(x, c):
         calls.append(x)
         return jnp.sum((x - c) ** 2)
 
-    for count in (1000, 1020):  # the same power of two
-        minimize_many(bowl, np.zeros((count, 2)), np.ones((count, 2)))
+    with jax.log_compiles():
+        for count in (1000, 1020):  # the same power of two
+            minimize_many(bowl, np.zeros((count, 2)), np.ones((count, 2)))
     assert len(calls) == 1
+    assert caplog.text.count("Finished XLA compilation of jit(<lambda>)") == 1
 
 
 def test_a_scoped_x64_flag_holds_in_all_threads():
@@ -199,6 +201,29 @@ def test_a_scoped_x64_flag_holds_in_all_threads():
         assert minimize_many(lambda x: jnp.sum(x**2), np.ones((100, 2))).x.dtype == np.float64
     with jax.enable_x64(False):
         assert minimize_many(lambda x: jnp.sum(x**2), np.ones((100, 2), np.float32)).x.dtype == np.float32
+
+
+def around_a_draw(x, *args):
+    return jnp.sum((x - jax.random.uniform(jax.random.key(3), (2,))) ** 2)
+
+
+@pytest.mark.parametrize("setting", [jax.default_prng_impl("rbg"), jax.threefry_partitionable(False)], ids=["rbg", ""])
+def test_scoped_settings_hold_in_the_objective_and_in_an_iterator(setting):
+    def parts():
+        yield jax.random.uniform(jax.random.key(0), (20, 2)), ()
+
+    with setting:
+        place, starts = jax.random.uniform(jax.random.key(3), (2,)), jax.random.uniform(jax.random.key(0), (20, 2))
+        assert_allclose(minimize_many(around_a_draw, ZEROS).x, np.tile(place, (20, 1)), atol=1e-7)
+        begun = minimize_many(around_a_draw, parts(), options=Options(max_iterations=0))
+    assert_array_equal(begun.x, starts)
+
+
+def test_scoped_checks_hold_in_the_objective():
+    with jax.numpy_rank_promotion("allow"):
+        assert minimize_many(lambda x: jnp.sum((x - jnp.ones((1, 2))) ** 2), ZEROS).converged.all()
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        minimize_many(lambda x: jnp.sum(x) * np.nan, ZEROS)
 
 
 def test_under_vmap():
@@ -310,6 +335,27 @@ OTHERS = {
     "data": lambda x0, data: minimize_many(peaks.misfit, x0, data + 1e-9, bounds=BOUNDS),
     "starts": lambda x0, data: minimize_many(peaks.misfit, x0 + 1e-9, data, bounds=BOUNDS),
 }
+
+
+def test_another_rule_for_the_gradient_is_another_objective(tmp_path):
+    def run(factor):
+        value = jax.custom_vjp(lambda x: jnp.sum((x - 1) ** 2))
+        value.defvjp(lambda x: (jnp.sum((x - 1) ** 2), x), lambda x, cotangent: (factor * cotangent * (x - 1),))
+        return minimize_many(lambda x: value(x), ZEROS, resume=tmp_path)
+
+    assert_same(run(2), run(2))
+    with pytest.raises(ValueError, match="another objective"):
+        run(3)
+
+
+@pytest.mark.parametrize("transform", [lambda run: jax.grad(run)(1.0), lambda run: jax.vmap(run)(jnp.ones(2))])
+@pytest.mark.parametrize("keywords", [{"resume": True}, {"progress": True}], ids=str)
+def test_neither_files_nor_a_bar_go_with_an_objective_that_closes_over_traced_values(transform, keywords, tmp_path):
+    if "resume" in keywords:
+        keywords = {"resume": tmp_path / "run"}
+    with pytest.raises(ValueError, match="progress and resume need a call outside of jit"):
+        transform(lambda a: jnp.sum(minimize_many(lambda x: jnp.sum((x - a) ** 2), ZEROS, **keywords).x))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("other", OTHERS)
@@ -431,6 +477,16 @@ def test_keys_are_data(tmp_path):
         run(jax.random.split(jax.random.key(1), 20), resume=tmp_path)
 
 
+def test_keys_may_be_aux(tmp_path):
+    keys = jax.random.split(jax.random.key(0), 20)
+    run = partial(minimize_many, lambda x, key: (jnp.sum(x**2), key), has_aux=True)
+    whole, written, read = run(ZEROS, keys), run(ZEROS, keys, resume=tmp_path), run(ZEROS, keys, resume=tmp_path)
+    parts = run(iter([(ZEROS[:8], keys[:8]), (ZEROS[8:], keys[8:])]))
+    for found in whole.aux, written.aux, read.aux, parts.aux:
+        assert found.dtype == keys.dtype
+        assert_array_equal(jax.random.key_data(found), jax.random.key_data(keys))
+
+
 def test_a_key_that_is_shared_belongs_to_the_run(tmp_path):
     run = partial(minimize_many, around_keys, ZEROS, in_axes=(0, None, None), resume=tmp_path)
     assert_same(run(jax.random.key(0)), run(jax.random.key(0)))
@@ -536,6 +592,30 @@ assert len(files) > 2, files
 files[1].unlink()
 again = fit()
 jax.tree.map(np.testing.assert_array_equal, first, again)
+
+# Axes that are explicit, and those that are not; 200 problems, for such axes divide evenly
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxlbfgsb import covariance
+x0, data = x0[:200], data[:200]
+scale = jnp.sqrt(jnp.arange(1.0, 5.0))
+bowl = lambda x, c: jnp.sum((x - scale * c) ** 2)
+def residuals(p, y):
+    return (p[0] * jnp.exp(-((peaks.T - p[1]) ** 2) / (2 * p[2] ** 2)) + p[3] - y) / peaks.NOISE
+near = np.asarray(covariance(residuals, minimize_many(peaks.misfit, x0, data, bounds=bounds), data, bounds=bounds))
+for mesh in mesh, Mesh(np.array(jax.devices()), ("fits",)):
+    found = minimize_many(peaks.misfit, x0, data, bounds=bounds, mesh=mesh)
+    np.testing.assert_allclose(covariance(residuals, found, data, bounds=bounds), near, rtol=1e-5, atol=1e-10)
+    split = jax.device_put((x0, data), NamedSharding(mesh, PartitionSpec("fits")))
+    for keywords in {}, {"mesh": mesh}, {"progress": True}:
+        found = minimize_many(peaks.misfit, *split, bounds=bounds, **keywords)
+        np.testing.assert_allclose(found.fun, first.fun[:200], rtol=1e-10)
+    keys = jax.device_put(jax.random.split(jax.random.key(0), 200), NamedSharding(mesh, PartitionSpec("fits")))
+    found = minimize_many(lambda x, key: (jnp.sum(x**2), key), split[0], keys, has_aux=True).aux
+    np.testing.assert_array_equal(jax.random.key_data(found), jax.random.key_data(keys))
+    with jax.set_mesh(mesh):
+        slope = jax.grad(lambda c: jnp.sum(minimize_many(bowl, x0, c, mesh=mesh).x))(jnp.ones((200, 4)))
+    np.testing.assert_allclose(slope, np.tile(scale, (200, 1)))
 print(np.asarray(again.x).tobytes().hex())
 """
 
@@ -605,6 +685,13 @@ BAD = {
         lambda: jax.jit(lambda x: minimize_many(bowl, x, resume="a"))(np.zeros((3, 2))),
         "outside of jit",
     ),
+    "resume": (lambda: minimize_many(bowl, np.zeros((3, 2)), resume=3), "resume must be a path"),
+    "number as progress": (lambda: minimize_many(bowl, np.zeros((3, 2)), progress=1), "progress must be True or False"),
+    "NumPy's bool": (lambda: minimize_many(bowl, ZEROS, progress=np.True_), "progress must be True or False"),
+    "keys": (lambda: minimize_many(bowl, jax.random.split(jax.random.key(0), 3)), "x0 must be a float32 or float64"),
+    "text": (lambda: minimize_many(bowl, ZEROS, (ZEROS, np.full(20, "a"))), r"args\[1\] must be numbers, got <U1"),
+    "objects": (lambda: minimize_many(bowl, ZEROS, np.full(20, None)), r"args\[0\] must be numbers, got object"),
+    "shared text": (lambda: minimize_many(bowl, ZEROS, "a", in_axes=(0, None, None)), r"args\[0\] must be numbers"),
     "part": (lambda: minimize_many(bowl, iter([np.zeros((3, 2))])), "must give .x0, args"),
     "no part": (lambda: minimize_many(bowl, iter([])), "iterator without a part"),
     "fun": (lambda: minimize_many(None, np.zeros((3, 2))), "fun must be a function"),
@@ -688,6 +775,21 @@ def test_an_iterator_brings_its_own_args_and_ends_by_itself():
         minimize_many(bowl, iter([(ZEROS, ())]), (ZEROS,))
     with pytest.raises(ValueError, match="must give"):
         minimize_many(bowl, iter([(ZEROS, ()), None, (ZEROS, ())]))
+
+
+def test_parts_of_another_size_are_refused_when_they_come():
+    def parts():
+        yield ZEROS, ()
+        yield np.zeros((20, 3)), ()
+        yield None
+
+    with pytest.raises(ValueError, match=r"x0, and what fun returns, .* part 1 .from 0. is unlike the first"):
+        minimize_many(bowl, parts())
+
+
+def test_a_part_without_bounds_has_those_of_the_call():
+    found = minimize_many(bowl, iter([(ZEROS, (), None), (ZEROS, (), (2.0, 3.0))]), bounds=(1.0, None))
+    assert_array_equal(found.x, np.repeat([[1.0, 1.0], [2.0, 2.0]], 20, axis=0))
 
 
 def test_an_iterator_refuses_a_folder_of_something_else(tmp_path):

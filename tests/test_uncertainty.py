@@ -6,6 +6,7 @@ import numpy as np
 import peaks
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.optimize import Bounds
 
 from jaxlbfgsb import Result, covariance, minimize, minimize_many, nist
 
@@ -78,6 +79,40 @@ def test_parameters_in_a_tree_are_in_the_order_of_its_leaves():
     tree = result._replace(x={"a": result.x[:1], "b": result.x[1:]})
     found = covariance(lambda p: residuals(jnp.concatenate([p["a"], p["b"]])), tree)
     assert_allclose(found, covariance(residuals, result), rtol=1e-12)
+
+
+BAD = {
+    "fun": (lambda r: covariance(None, r), "fun must be a function"),
+    "result": (lambda r: covariance(lambda x: x, r.x), "result must be a Result"),
+    "pair": (lambda r: covariance(lambda x: (x, x), r), "fun must return one real floating-point array"),
+    "nothing": (lambda r: covariance(lambda x: None, r), "fun must return one real floating-point array"),
+    "integers": (lambda r: covariance(lambda x: jnp.arange(9), r), r"floating-point array, .* got int64\[9\]"),
+    "complex": (lambda r: covariance(lambda x: x.astype(complex), r), r"floating-point array, .* got complex128\[2\]"),
+    "axes of a fit": (lambda r: covariance(lambda x: x, r, in_axes=(0, 0, None)), "in_axes must be a tuple of two"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_named(case):
+    call, message = BAD[case]
+    with pytest.raises((ValueError, TypeError), match=message):
+        call(at(np.ones(2)))
+
+
+def test_without_residuals_there_is_no_variance_and_without_a_jacobian_nothing_is_determined():
+    _, _, residuals = line()
+    assert_array_equal(covariance(lambda b: residuals(b) + np.nan, at(np.ones(3))), np.nan)
+    assert_array_equal(covariance(lambda b: residuals(b) * np.nan, at(np.ones(3))), np.inf)
+
+
+def test_bounds_of_scipy_may_differ():
+    _, _, residuals = line()
+    single = at(np.ones(3))
+    many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), single)
+    lower = np.array([[-9.0, -9, -9], [1, -9, -9]])
+    found = covariance(residuals, many, bounds=Bounds(lower, np.full((2, 3), 9.0)), in_axes=(0, 0))
+    for i in range(2):
+        assert_allclose(found[i], covariance(residuals, single, bounds=(lower[i], 9.0)), rtol=1e-12)
 
 
 def test_many_fits_at_once():
