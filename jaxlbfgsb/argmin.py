@@ -16,6 +16,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import jaxpr_as_fun
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.stages import Compiled
 from jaxtyping import Array, Bool, Int
 
 from . import implicit
@@ -193,7 +194,7 @@ def _holds_traced(thing: Any, seen: set[int]) -> bool:
     seen.add(id(thing))
     cells = [getattr(cell, "cell_contents", None) for cell in getattr(thing, "__closure__", None) or ()]
     inside = [*cells, *getattr(thing, "__dict__", {}).values(), getattr(thing, "__self__", None)]
-    inside += thing.values() if isinstance(thing, dict) else thing if isinstance(thing, (list, tuple)) else ()
+    inside += thing.values() if isinstance(thing, dict) else ()  # a list may be where an objective notes its calls
     return any(_holds_traced(part, seen) for part in inside)
 
 
@@ -295,6 +296,16 @@ def lean_jit(function: Callable, **keywords: Any) -> Callable:
             return nested(*arguments)
 
     return call
+
+
+def compiled(function: Callable, options: dict[str, Any], *arguments: Any, **keywords: Any) -> Compiled:
+    """The program for such arguments, with these options where XLA knows them."""
+    try:
+        return jax.jit(function, compiler_options=options, **keywords).lower(*arguments).compile()
+    except Exception as error:
+        if not any(option in str(error) for option in options):
+            raise
+        return jax.jit(function, **keywords).lower(*arguments).compile()
 
 
 _compiled = lean_jit(_solve, static_argnames=("fun", "has_aux", "value_and_grad", "memory_size", "linear_solver"))

@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
-from jax.stages import Compiled, Lowered
+from jax.stages import Compiled
 from jaxtyping import Array, Float
 
-from .argmin import LEAN, ravel
+from .argmin import LEAN, compiled, ravel
 from .box import Box, Vector
 from .cauchy import FEW
 from .solver import Options, State, init, update
@@ -136,12 +136,14 @@ def _programs(n: int, m: int) -> tuple[Compiled, Compiled]:
     """`_begin` and `_update` for n variables and m pairs, compiled."""
     vectors = [jax.ShapeDtypeStruct([size], np.float64) for size in (3 * n + 3, n + 1)]
     with jax.enable_x64(True), jax.disable_jit(False), jax.default_device(device()):
-        begin = jax.jit(partial(_begin, n, m))
+        begin, step = partial(_begin, n, m), partial(_update, n, m)
         packed = jax.eval_shape(begin, vectors[0])[:2]
         small = n <= FEW  # beyond, there is a sort, which cannot be part of a kernel
-        step = partial(_update, n, m)
-        step = jax.jit(_one_kernel(step) if small else step, donate_argnums=(0, 1)).lower(*packed, *vectors)
-        return _compile(begin.lower(vectors[0]), LEAN), _compile(step, LEAN | NO_LIBRARY if small else LEAN)
+        step, options = (_one_kernel(step), LEAN | NO_LIBRARY) if small else (step, LEAN)
+        return (
+            compiled(begin, LEAN, vectors[0]),
+            compiled(step, options, *packed, *vectors, donate_argnums=(0, 1)),
+        )
 
 
 def _begin(n: int, m: int, problem: Vector) -> tuple[Array, Vector, Vector]:
@@ -186,15 +188,6 @@ def _one_kernel(function: Callable) -> Callable:
     """
     called = jax.jit(function)
     return lambda *args: set_xla_metadata(called(*args), inlineable="false", xla_cpu_small_call="true")
-
-
-def _compile(lowered: Lowered, options: dict[str, Any]) -> Compiled:
-    try:
-        return lowered.compile(compiler_options=options)
-    except Exception as error:  # an XLA that does not know an option
-        if not any(option in str(error) for option in options):
-            raise
-        return lowered.compile()
 
 
 @cache

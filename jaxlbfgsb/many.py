@@ -24,7 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from . import results
-from .argmin import LEAN, Result, check_statics, lean_jit
+from .argmin import LEAN, Result, check_statics, compiled, lean_jit
 from .arguments import (
     PyTree,
     check_bounds,
@@ -308,16 +308,6 @@ def _kept(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> tuple
     return program, lean_jit(program), calls_lapack
 
 
-def _compiled(program: Callable, problems: Problem) -> Callable[..., Result]:
-    """The program as threads can run it, whatever settings of JAX hold in them; JAX keeps it for the next call."""
-    try:
-        return jax.jit(program, compiler_options=LEAN).lower(problems, 0).compile()
-    except Exception as error:  # an XLA that does not know them
-        if not any(option in str(error) for option in LEAN):
-            raise
-        return jax.jit(program).lower(problems, 0).compile()
-
-
 # Outside of jit: parts, threads, files.
 
 
@@ -366,7 +356,7 @@ def _in_parts(
         with settings_here():
             part, count = read(start, start + size), min(size, K - start)
             padded = each(part, settings.batched, lambda leaf: _padded(leaf, rows))
-            result = jax.tree.map(lambda leaf: _bare(leaf)[:count], compiled(padded, count))
+            result = jax.tree.map(lambda leaf: _bare(leaf)[:count], run(padded, count))
             if folder is not None:
                 results.save(folder, start, part, result)
             return start, result
@@ -377,8 +367,8 @@ def _in_parts(
             raise ValueError(results.OUTSIDE)
         return jax.jit(_program(fun, settings, K, mesh))(jax.tree.map(native, problems))
     _refuse_lapack(mesh, calls_lapack, first, 0)
-    compiled = _compiled(program, first)
-    none = compiled(first, 0)
+    run = compiled(program, LEAN, first, 0)  # here: threads can run it whatever settings of JAX hold in them
+    none = run(first, 0)
     like = jax.tree.map(_bare, none)
     if jax.default_backend() == "cpu" and calls_lapack(first, 0):
         # Two loops at once wait for each other for ever there: XLA runs batches of LAPACK on the threads they run on.

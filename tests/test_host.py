@@ -98,14 +98,12 @@ def test_without_a_client_of_its_own_it_ends_the_same(objective, forgotten, monk
 
 
 def test_options_that_a_compiler_does_not_know_are_left_out():
-    lowered = jax.jit(jnp.sin).lower(1.0)
-    assert_allclose(host._compile(lowered, {"xla_no_such_option": True})(1.0), np.sin(1.0))
+    assert_allclose(host.compiled(jnp.sin, {"xla_no_such_option": True}, 1.0)(1.0), np.sin(1.0))
 
 
 def test_other_errors_of_the_compiler_come_through():
-    class Broken:
-        def compile(self, **_):
-            raise RuntimeError("out of memory")
+    def broken(x):
+        raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        host._compile(Broken(), host.LEAN)
+        host.compiled(broken, host.LEAN, 1.0)

@@ -239,10 +239,10 @@ def test_so_does_a_function_that_reaches_it_through_what_it_holds(of):
 
 class Nested:
     def __init__(self, model):
-        self.models = [model, self]
+        self.models = {"a": model, "b": self}
 
     def __call__(self, x):
-        return self.models[0](x)
+        return self.models["a"](x)
 
 
 @way
