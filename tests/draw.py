@@ -9,7 +9,7 @@ import numpy as np
 import oracles
 
 from jaxlbfgsb.box import Box
-from jaxlbfgsb.memory import Memory, empty, forget, push
+from jaxlbfgsb.memory import Memory, empty, forget, live, push
 
 push, forget = jax.jit(push), jax.jit(forget)
 
@@ -80,6 +80,16 @@ def ring(rng, n, m, state, condition=100.0, dtype=np.float64):
         if i + 1 == dropped:
             memory = forget(memory, jnp.array(True))
     return memory, pairs[dropped:][-m:]
+
+
+def littered(memory):
+    """The memory with large numbers where it holds no pair."""
+    dead = ~live(memory)
+    return memory._replace(
+        YS=jnp.where(dead[None, :, None], 1e100, memory.YS),
+        gram=jnp.where(dead[None, :, None] | dead[None, None, :], -1e100, memory.gram),
+        D=jnp.where(dead, -1e100, memory.D),
+    )
 
 
 def kinked(rng, n, dtype=np.float64):

@@ -1472,7 +1472,7 @@ UNTRACEABLE = {
 WAYS_OUT = ["(f, gradient)", "fprime", "approx_grad"]
 
 
-@pytest.mark.parametrize("kind", UNTRACEABLE.keys() - {"int"})
+@pytest.mark.parametrize("kind", sorted(UNTRACEABLE.keys() - {"int"}))
 def test_a_scalar_that_jax_cannot_trace_gets_the_three_ways_out(kind):
     with pytest.raises(TypeError) as caught:
         fmin_l_bfgs_b(UNTRACEABLE[kind], START)
@@ -1935,7 +1935,7 @@ def test_an_unknown_option_is_an_optimize_warning():
 
 
 @EACH_WAY
-@pytest.mark.parametrize("kind", CALLBACKS.keys() - {"builtin"})
+@pytest.mark.parametrize("kind", sorted(CALLBACKS.keys() - {"builtin"}))
 def test_callback_of_minimize_is_called_as_scipy_calls_it(direct, kind):
     agree_minimize(valley, CREST, jac=True, callback=CALLBACKS[kind], options={"maxiter": 3}, direct=direct)
 
@@ -2107,7 +2107,7 @@ def test_fmin_l_bfgs_b_calls_no_optimizer_of_scipys(route):
 
 
 @pytest.mark.usefixtures("_no_solvers_of_scipys")
-@pytest.mark.parametrize("jac", [rosen_der, None, "2-point", "3-point"], ids=str)
+@pytest.mark.parametrize("jac", [rosen_der, None, "2-point", "3-point"], ids=["jac", "None", "2-point", "3-point"])
 def test_scipy_method_calls_no_optimizer_of_scipys(jac):
     assert scipy_method(rosen, CREST, jac=jac, bounds=[(None, None), (0, None)]).success
 

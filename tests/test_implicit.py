@@ -701,7 +701,9 @@ def test_reduced_solve_names_what_is_wrong(wrong, error, message):
         reduced_solve(**{"fun": bowl, "result": solution(CENTRE), "b": jnp.ones(3), "args": CENTRE} | wrong)
 
 
-@pytest.mark.parametrize("call", [minimize, partial(reduced_solve, b=CENTRE), minimize_many], ids=str)
+@pytest.mark.parametrize(
+    "call", [minimize, partial(reduced_solve, b=CENTRE), minimize_many], ids=["one", "solve", "many"]
+)
 def test_a_linear_solver_that_there_is_not_is_named(call):
     with pytest.raises(ValueError, match="linear_solver must be 'dense', 'cg' or None, got 'lu'"):
         call(bowl, CENTRE, linear_solver="lu")
