@@ -6,8 +6,9 @@ On the segment that starts at τ, over the variables that still move (t_j > τ),
     q' = -G + θτG - pᵀMc             q'' = θG - pᵀMp
 
 The answer is the first segment with τ + max(0, -q'/q'') < the next breakpoint. Most iterations end on the first one,
-at the cost of one product with W. Otherwise the breakpoints are sorted once and read in chunks, all segments of a
-chunk at a time, until the answer is found: 2m numbers and one column of W for each breakpoint that is passed.
+at the cost of one product with W. Otherwise the breakpoints are sorted once, of very many the first thousands before
+all of them, and read in chunks, all segments of a chunk at a time, until the answer is found: 2m numbers and one column
+of W for each breakpoint that is passed.
 """
 
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from .box import Box, Scalar, Vector, breakpoints, can_move, path_end, project
 from .model import Model, Pairs, signs, times
 
 CHUNK = 256  # breakpoints looked at together
+FIRST = 4096  # breakpoints looked for before all are sorted, in problems of many times as many
 FEW = 64  # variables up to which comparing all with all is cheaper than a sort, which is a call that fuses with nothing
 
 
@@ -101,14 +103,26 @@ def _sorted(t: Vector) -> tuple[Vector, Int[Array, " n"]]:
     return t[order], order.astype(jnp.int32)
 
 
+def _first(t: Vector) -> tuple[Vector, Int[Array, " k"], Int[Array, ""]]:
+    """`_sorted`, of the least FIRST breakpoints alone, and how many of these no other one comes before."""
+    narrow = t.astype(jnp.float32)  # which keeps the order, but for ties; a selection in float64 sorts all
+    least, index = jax.lax.top_k(-narrow, FIRST)
+    ordered, order = jax.lax.sort((t[index], index), num_keys=2, is_stable=False)
+    return ordered, order, jnp.sum(least > least[-1], dtype=int)
+
+
 def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
     """The segment that holds the minimizer, looked for in the order of the breakpoints t."""
     n = len(t)
     k = min(CHUNK, n)
-    ordered, order = _sorted(t)
 
-    def chunk(at: _Segment) -> _Segment:
-        position = jnp.minimum(at.passed, n - k)  # the last chunk begins early: what is passed already stays inert
+    def all_in_order(at: _Segment) -> _Segment:
+        ordered, order = _sorted(t)
+        return jax.lax.while_loop(lambda at: ~at.found, lambda at: chunk(ordered, order, at), at)
+
+    def chunk(ordered: Vector, order: Int[Array, " k"], at: _Segment) -> _Segment:
+        # The last chunk begins early: what is passed already stays inert.
+        position = jnp.minimum(at.passed, len(ordered) - k)
         index = jax.lax.dynamic_slice_in_dim(order, position, k)
         fresh = position + jnp.arange(k) >= at.passed
         tau = jnp.where(fresh, jax.lax.dynamic_slice_in_dim(ordered, position, k), at.tau)
@@ -142,4 +156,10 @@ def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
         segment = jax.tree.map(lambda field: field[here], segments)
         return segment._replace(found=jnp.any(found) | (segment.passed == n))
 
-    return jax.lax.while_loop(lambda at: ~at.found, chunk, first)
+    if n < 4 * FIRST:
+        return all_in_order(first)
+    ordered, order, complete = _first(t)
+    at = jax.lax.while_loop(
+        lambda at: ~at.found & (at.passed + k <= complete), lambda at: chunk(ordered, order, at), first
+    )
+    return jax.lax.cond(at.found, lambda: at, lambda: all_in_order(at))

@@ -44,15 +44,16 @@ def distance(q, point):
 
 
 @cache
-def _in_chunks(size):
+def _in_chunks(size, first):
     return jax.jit(lambda *args: search(*args))  # a new function for each size, so that it is traced again
 
 
-@pytest.fixture(params=[1, 7, 59])
+@pytest.fixture(params=[(1, 4096), (7, 4096), (59, 4096), (1, 2), (4, 14), (3, 15)], ids=str)
 def in_chunks(request, monkeypatch):
-    """The Cauchy point with another number of breakpoints looked at together."""
-    monkeypatch.setattr(cauchy, "CHUNK", request.param)
-    return _in_chunks(request.param)
+    """The Cauchy point with other numbers of breakpoints looked at together, and looked for before all are sorted."""
+    for name, size in zip(("CHUNK", "FIRST"), request.param, strict=True):
+        monkeypatch.setattr(cauchy, name, size)
+    return _in_chunks(*request.param)
 
 
 def test_random_paths_end_on_first_middle_and_last_segments():
