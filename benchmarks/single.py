@@ -1,113 +1,63 @@
-"""One bounded problem at a time: first call and warm calls, beside SciPy and jaxopt.
+"""One problem at a time, everything compiled: seconds to SciPy's f, with bounds and without."""
 
-Run `python benchmarks/single.py`. All candidates take turns in one process; times are medians and only their ratios
-mean anything on a shared machine. SciPy's BLAS has one thread: on a busy machine more of them wait for each other, and
-SciPy is a hundred times slower. The problem is chained Rosenbrock in a box that is active at the solution.
-"""
+from collections.abc import Callable, Iterator
 
-import os
+from . import peers
+from .cases import Case, peaks, quadratic, rosenbrock
+from .harness import OURS, Goal, ratio, ratios, span, take_turns
 
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
-
-import statistics
-import time
-from collections.abc import Callable
-from importlib.metadata import version
-
-import jax
-
-jax.config.update("jax_enable_x64", True)
-
-import jax.numpy as jnp  # noqa: E402
-import jaxopt  # noqa: E402
-import numpy as np  # noqa: E402
-from scipy.optimize import fmin_l_bfgs_b  # noqa: E402
-
-from jaxlbfgsb import minimize  # noqa: E402
-
-SIZES, FIRST_CALLS, WARM_CALLS = (4, 10, 20, 50, 100), 5, 30
+SIZES = {rosenbrock: (2, 4, 10, 20, 50, 100, 200), quadratic: (4, 10, 50, 100, 200), peaks: (4, 10, 31, 100)}
+QUICK = {rosenbrock: (4,)}
+SLSQP = (10,)  # the sizes that it runs at: it takes ten seconds to compile
+NAMES = {rosenbrock: "chained Rosenbrock", quadratic: "quadratic", peaks: "fit"}
+BOUNDED, FREE = "bounded, warm", "without bounds, to the same f, warm"
 
 
-def chained(x):
-    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
-
-
-def chained_numpy(x: np.ndarray) -> tuple[float, np.ndarray]:
-    a, b = x[1:] - x[:-1] ** 2, 1 - x[:-1]
-    g = np.zeros_like(x)
-    g[1:] += 200 * a
-    g[:-1] -= 400 * a * x[:-1] + 2 * b
-    return float(100 * a @ a + b @ b), g
-
-
-def seconds(call: Callable) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
-
-
-def first_calls(n: int) -> dict[str, float]:
-    """Seconds from a function never seen before to its minimum: trace, compile, run."""
-    x, lower, upper = problem(n)
-    times: dict[str, list[float]] = {"jaxlbfgsb": [], "jaxopt": []}
-    for shift in np.arange(FIRST_CALLS) * 1e-3:
-        fresh = {
-            "jaxlbfgsb": lambda shift=shift: minimize(lambda x: chained(x) + shift, x, bounds=(lower, upper)),
-            "jaxopt": lambda shift=shift: jaxopt.LBFGSB(lambda x: chained(x) + shift, maxiter=500).run(
-                x, bounds=(lower, upper)
-            ),
-        }
-        for name, call in fresh.items():
-            times[name].append(seconds(call))
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def warm_calls(n: int) -> dict[str, float]:
-    """Seconds for a solve when everything is compiled."""
-    x, lower, upper = problem(n)
-    start, pairs = np.asarray(x), list(zip(lower.tolist(), upper.tolist(), strict=True))
-    both = jax.jit(jax.value_and_grad(chained))
-    solver = jaxopt.LBFGSB(chained, maxiter=500, tol=1e-5)
-    peer = jax.jit(lambda x: solver.run(x, bounds=(lower, upper)))
-    ours = jax.jit(lambda x: minimize(chained, x, bounds=(lower, upper)))
+def bounded(case: Case, with_slsqp: bool) -> dict[str, Callable]:
+    """The candidates for a problem with bounds."""
     candidates = {
-        "jaxlbfgsb": lambda: ours(x),
-        "SciPy, NumPy gradient": lambda: fmin_l_bfgs_b(chained_numpy, start, bounds=pairs),
-        "SciPy, jitted gradient": lambda: fmin_l_bfgs_b(lambda x: tuple(map(np.asarray, both(x))), start, bounds=pairs),
-        "jaxopt": lambda: peer(x),
+        OURS: peers.ours(case),
+        f"{OURS}, outside of jit": peers.ours_alone(case),
+        "SciPy, NumPy gradient": peers.scipy_by_hand(case),
+        "SciPy, jitted gradient": peers.scipy_jitted(case),
+        "jaxopt.LBFGSB": peers.jaxopt_to(peers.target(case), case),
     }
-    return medians(candidates)
+    return candidates | ({"slsqp-jax": peers.slsqp_to(peers.target(case), case)} if with_slsqp else {})
 
 
-def medians(candidates: dict[str, Callable]) -> dict[str, float]:
-    """The median seconds of each candidate's warm calls, all of them taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for call in candidates.values():
-        seconds(call)
-    for _ in range(WARM_CALLS):
-        for name, call in candidates.items():
-            times[name].append(seconds(call))
-    return {name: statistics.median(values) for name, values in times.items()}
+def free(case: Case) -> dict[str, Callable]:
+    """The candidates for a problem without: ours is stopped at SciPy's f as the others are."""
+    makers = {OURS: peers.ours_to, "optax.lbfgs": peers.optax_to, "optimistix.BFGS": peers.optimistix_to}
+    return {name: make(peers.target(case), case) for name, make in makers.items()} | {
+        "SciPy, NumPy gradient": peers.scipy_by_hand(case)
+    }
 
 
-def problem(n: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x = np.random.default_rng(n).normal(size=n)
-    upper = np.where(np.arange(n) % 3 == 0, 0.8, 2.0)
-    return jnp.asarray(x), jnp.full(n, -1.5), jnp.asarray(upper)
+def measure(quick: bool = False) -> Iterator[dict]:
+    for make, sizes in (QUICK if quick else SIZES).items():
+        for n in sizes:
+            case = make(n)
+            works = {BOUNDED: (case, bounded(case, n in SLSQP)), FREE: (case.free, free(case.free))}
+            for work, (problem, candidates) in works.items():
+                target = peers.target(problem)
+                for name, times in take_turns(candidates, 3 if quick else 30).items():
+                    reached = bool(times.result <= target)
+                    row = {"work": work, "case": f"{NAMES[make]}, n = {n}", "n": n, "candidate": name}
+                    yield row | {"seconds": times.warm if reached else None, "first": times.first}
 
 
-def table(title: str, measure: Callable[[int], dict[str, float]], unit: float, name: str) -> None:
-    print(f"\n{title}\n")
-    for row, n in enumerate(SIZES):
-        times = measure(n)
-        if row == 0:
-            print(f"| n | jaxlbfgsb, {name} | " + " | ".join(f"{peer} / jaxlbfgsb" for peer in list(times)[1:]) + " |")
-            print("|---" * (len(times) + 1) + "|")
-        base, *peers = times.values()
-        print(f"| {n} | {base / unit:.2f} | " + " | ".join(f"{peer / base:.1f}" for peer in peers) + " |")
+def tables(rows: list[dict]) -> dict[str, str]:
+    return {"single": ratios(rows, work=BOUNDED), "free": ratios(rows, work=FREE)}
 
 
-if __name__ == "__main__":
-    print(f"jax {jax.__version__}, jaxopt {version('jaxopt')}, {jax.devices()[0].device_kind}")
-    table("First call", first_calls, 1.0, "s")
-    table("Warm call", warm_calls, 1e-3, "ms")
+def goals(rows: list[dict]) -> Iterator[Goal]:
+    middle = [row for row in rows if row["work"] == BOUNDED and 4 <= row["n"] <= 100]
+    wanted = {"SciPy, NumPy gradient": 3, "SciPy, jitted gradient": 8, "jaxopt.LBFGSB": 5}
+    for name, factor in wanted.items():
+        yield met_by(middle, f"warm `minimize`, bounded, n = 4 to 100, to {name}", name, factor)
+    yield met_by([row for row in rows if row["work"] == FREE], f"{FREE}, to optax.lbfgs", "optax.lbfgs", 1)
+
+
+def met_by(rows: list[dict], work: str, name: str, factor: float) -> Goal:
+    found = [ratio(rows, name, case=row["case"]) for row in rows if row["candidate"] == name and row["seconds"]]
+    return Goal(work, f"≥ {factor}", span(found), min(found) >= factor)

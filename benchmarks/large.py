@@ -1,0 +1,197 @@
+"""One iteration of a large problem: its time, how it grows with n, and how many passes over S and Y that is.
+
+An iteration is the difference of two runs with a full memory. A pass is the time in which S and Y, 2m vectors, are read
+at the rate of a copy, reads and writes counted; the objective's share is taken off first.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jaxopt
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.optimize import fmin_l_bfgs_b
+
+from jaxlbfgsb import Box, Options, State, continue_from, init, run, update
+from jaxlbfgsb.cauchy import cauchy_point
+from jaxlbfgsb.model import model
+
+from .cases import Case, elastic_torsion, rosenbrock
+from .harness import OURS, Goal, exponent, ratio, ratios, span, table, take_turns
+
+M = 10
+ITERATIONS = {OURS: (12, 22), "SciPy": (12, 22), "jaxopt.LBFGSB": (2, 4)}  # jaxopt's take equal time from the first
+SIZES = (10_000, 100_000, 1_000_000)
+NAMES = {rosenbrock: "chained Rosenbrock", elastic_torsion: "torsion"}
+SHARES = (0.0, 0.1)
+ITERATION, UPDATE = "one iteration", "one update, breakpoints crossed"
+
+
+def runs(case: Case) -> dict[str, Callable[[int], Any]]:
+    """Of each candidate: so many iterations, and the evaluations that they took."""
+    x, lower, upper = map(jnp.asarray, case[2:])
+    both = jax.value_and_grad(case.fun)
+
+    @jax.jit
+    def ours(x: Any, box: Box, most: Any) -> Any:
+        return run(both, init(x, box, M), box, Options(ftol=0.0, gtol=0.0, max_iterations=most)).evaluations
+
+    solver = jaxopt.LBFGSB(case.fun, history_size=M)
+
+    @jax.jit
+    def peer(x: Any, bounds: tuple, most: Any) -> Any:
+        return jax.lax.while_loop(
+            lambda carry: carry[1].iter_num < most,
+            lambda carry: tuple(solver.update(*carry, bounds)),
+            (x, solver.init_state(x, bounds)),
+        )[1].num_fun_eval
+
+    def scipy(most: int) -> int:
+        keywords = {"bounds": case.pairs, "m": M, "factr": 0, "pgtol": 0, "maxiter": most}
+        return fmin_l_bfgs_b(case.by_hand, case.x0, **keywords)[2]["funcalls"]
+
+    return {
+        OURS: lambda most: ours(x, Box(lower, upper), most),
+        "SciPy": scipy,
+        "jaxopt.LBFGSB": lambda most: peer(x, (lower, upper), most),
+    }
+
+
+def iterations(case: Case, rounds: int) -> Iterator[dict]:
+    """Seconds an iteration of each candidate, and without the objective."""
+    both, x = jax.jit(jax.value_and_grad(case.fun)), jnp.asarray(case.x0)
+    calls: dict[str, Callable] = {"NumPy": lambda: case.by_hand(case.x0)[0], "JAX": lambda: both(x)}
+    for name, call in runs(case).items():
+        for most in ITERATIONS[name]:
+            calls[f"{name} {most}"] = lambda call=call, most=most: call(most)
+    times = take_turns(calls, rounds)
+    for name, (few, many) in ITERATIONS.items():
+        less, more = times[f"{name} {few}"], times[f"{name} {many}"]
+        took, evaluations = more.warm - less.warm, int(more.result) - int(less.result)
+        objective = times["NumPy" if name == "SciPy" else "JAX"].warm * evaluations
+        yield {"candidate": name, "seconds": took / (many - few), "own": (took - objective) / (many - few)}
+
+
+def bandwidth(n: int) -> float:
+    """Bytes a second that a copy of n numbers reads and writes, by XLA or NumPy, whichever is faster."""
+    source = np.random.default_rng(0).normal(size=n)
+    there, held = np.empty_like(source), jnp.asarray(source)
+    copy = jax.jit(lambda v: v * 1.5)
+    times = take_turns({"NumPy": lambda: np.copyto(there, source), "XLA": lambda: copy(held)}, 9)
+    return 16 * n / min(time.warm for time in times.values())
+
+
+def passes(own: float, n: int, rate: float) -> float:
+    return own * rate / (16 * M * n)
+
+
+def crossing(n: int, share: float) -> tuple[State, Any, Any, Box]:
+    """A state with a full memory, its f and g, and a box of which the Cauchy search crosses this share."""
+    case = rosenbrock(n)
+    both = jax.value_and_grad(case.fun)
+    state = jax.jit(lambda x: run(both, init(x, None, M), None, Options(0.0, 0.0, M + 2)))(jnp.asarray(case.x0))
+    state, (x, f, g) = continue_from(state), state.iterate
+    wide = Box(jnp.full(n, -1e9), jnp.full(n, 1e9))
+    B = model(state.memory)
+    point = jax.jit(lambda box: cauchy_point(x, g, box, B))
+    first = jnp.max(jnp.abs(point(wide).x - x)) / jnp.max(jnp.abs(g))  # where the path has its minimum with no bound
+    when = first * jnp.asarray(np.random.default_rng(0).uniform(size=n))
+
+    def box(width: float) -> Box:
+        end = x - width * when * g
+        return Box(jnp.where(g > 0, end, wide.lower), jnp.where(g < 0, end, wide.upper))
+
+    if share == 0:
+        return state, f, g, wide
+    low, high = 0.0, 6.0  # exponents: the wider, the fewer
+    for _ in range(20):
+        middle = (low + high) / 2
+        crossed = float(jnp.mean(~point(box(10**middle)).free))
+        low, high = (middle, high) if crossed > share else (low, middle)
+    return state, f, g, box(10**high)
+
+
+def updates(n: int, share: float, count: int) -> Callable:
+    """The same update so many times in one program, S and Y written in place as in a run."""
+    prepared = crossing(n, share)
+
+    @jax.jit
+    def repeat(prepared: Any) -> Any:
+        def again(_: int, held: State) -> State:
+            (state, f, g, box), _ = jax.lax.optimization_barrier((prepared, held.x))  # or it would be done only once
+            return update(state._replace(memory=state.memory._replace(YS=held.memory.YS)), f, g, box)
+
+        return jax.lax.fori_loop(0, count, again, prepared[0]).x
+
+    return lambda: repeat(prepared)
+
+
+def measure(quick: bool = False, sizes: tuple[int, ...] = SIZES) -> Iterator[dict]:
+    sizes, rounds = ((256, 1024), 1) if quick else (sizes, 3)
+    for n in sizes:
+        rate = bandwidth(2 * M * n)
+        for make in (rosenbrock, elastic_torsion):
+            case = make(n)
+            for row in iterations(case, rounds):
+                count = passes(row["own"], len(case.x0), rate)
+                row = {"work": f"{ITERATION}, {NAMES[make]}", "case": f"n = {n:,}", "n": len(case.x0)} | row
+                yield row | {"passes": count, "rate": rate}
+        count = max(2, min(200, 2_000_000 // n))
+        calls = {share: updates(n, share, count) for share in SHARES}
+        for share, times in take_turns(calls, rounds).items():
+            yield {"work": UPDATE, "case": f"n = {n:,}", "n": n, "share": share, "seconds": times.warm / count}
+
+
+def growth(rows: list[dict], **where: Any) -> float:
+    chosen = [row for row in rows if where.items() <= row.items()]
+    return exponent([row["n"] for row in chosen], [row["seconds"] for row in chosen])
+
+
+def series(rows: list[dict]) -> dict[str, dict]:
+    """What selects the rows of each line of the picture and of the table of growth."""
+    iteration = {f"{row['work']}, {row['candidate']}": row for row in rows if row["work"] != UPDATE}
+    chosen = {name: {"work": row["work"], "candidate": row["candidate"]} for name, row in iteration.items()}
+    return chosen | {f"{OURS}, {share:.0%} of the breakpoints crossed": {"share": share} for share in SHARES}
+
+
+def tables(rows: list[dict]) -> dict[str, str]:
+    works = [f"{ITERATION}, {name}" for name in NAMES.values()]
+    lines = [
+        [row["case"], row["work"].removeprefix(f"{ITERATION}, "), row["candidate"], row["passes"]]
+        for row in rows
+        if "passes" in row
+    ]
+    return {f"large, {name}": ratios(rows, work=work) for name, work in zip(NAMES.values(), works, strict=True)} | {
+        "passes": table(["", "", "", "passes over S and Y"], lines),
+        "growth": table(["", "exponent"], ([name, growth(rows, **where)] for name, where in series(rows).items())),
+    }
+
+
+def picture(rows: list[dict]) -> Figure:
+    """Seconds an iteration against n."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, where in series(rows).items():
+        chosen = [row for row in rows if where.items() <= row.items()]
+        style = "-" if OURS in name else "--"
+        axes.loglog([row["n"] for row in chosen], [row["seconds"] for row in chosen], style, marker=".", label=name)
+    axes.set(xlabel="variables", ylabel="seconds an iteration")
+    axes.legend(fontsize="x-small")
+    return figure
+
+
+def goals(rows: list[dict]) -> Iterator[Goal]:
+    most = max(row["n"] for row in rows)
+    for peer, limit in (("SciPy", 0.35), ("jaxopt.LBFGSB", 0.06)):
+        found = [1 / ratio(rows, peer, n=row["n"], work=row["work"]) for row in rows if is_largest(row, most, peer)]
+        yield Goal(f"one iteration at n = {most:,}, to {peer}'s", f"≤ {limit}", span(found), max(found) <= limit)
+    counts = [row["passes"] for row in rows if is_largest(row, most, OURS)]
+    yield Goal(f"passes over S and Y at n = {most:,}", "≤ 8", span(counts), max(counts) <= 8)
+    found = [growth(rows, **where) for name, where in series(rows).items() if OURS in name]
+    yield Goal("growth of an iteration with n, exponent", "≤ 1.1", span(found), max(found) <= 1.1)
+
+
+def is_largest(row: dict, n: int, candidate: str) -> bool:
+    return row.get("candidate") == candidate and row["n"] >= 0.99 * n
