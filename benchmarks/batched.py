@@ -83,7 +83,7 @@ def million(count: int) -> Iterator[dict]:
     truth = random.uniform([1, 0.3, -0.5], [3, 2, 0.5], (count, 3))
     data = truth[:, :1] * np.exp(-truth[:, 1:2] * t) + truth[:, 2:] + 0.05 * random.normal(size=(count, 12))
     box = np.array([0, 0.05, -1.0]), np.array([5, 5, 1.0])
-    minimize_many(decay, np.ones((10_000, 3)), data[:10_000], bounds=box)
+    minimize_many(decay, np.ones((min(count, 10_000), 3)), data[:10_000], bounds=box)
     took, result = seconds(lambda: minimize_many(decay, np.ones((count, 3)), data, bounds=box))
     converged = float(jnp.mean(result.converged))
     yield {"work": "fits, n = 3", "case": count, "rate": count / took, "converged": converged}

@@ -5,7 +5,6 @@ a second call says what running takes; tracing is the rest.
 """
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from .cases import Case, rosenbrock
-from .harness import OURS, Goal, duration, fresh, ratio, ratios, table
+from .harness import OURS, Goal, duration, fresh, ratio, ratios, seconds, table
 
 WORK, N = "first call", 10
 PEERS = (OURS, "jaxopt.LBFGSB", "slsqp-jax", "SciPy, jitted gradient")
@@ -39,18 +38,14 @@ def first_call(candidate: str, objective: str) -> dict[str, float]:
     jax.block_until_ready(jax.jit(jnp.cos)(1.0))  # JAX itself has been started
     spent = dict.fromkeys(PARTS, 0.0)
 
-    def listen(event: str, seconds: float, **_: Any) -> None:
+    def listen(event: str, took: float, **_: Any) -> None:
         if event in EVENTS:
-            spent[EVENTS[event]] += seconds
+            spent[EVENTS[event]] += took
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    times = []
-    for _ in range(2):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        times.append(time.perf_counter() - start)
-    spent["run"] = times[1]
-    return spent | {"trace": times[0] - sum(spent.values()), "whole": times[0]}
+    whole, parts = seconds(call)[0], dict(spent)
+    parts["run"] = seconds(call)[0]
+    return parts | {"trace": whole - sum(parts.values()), "whole": whole}
 
 
 def solver(candidate: str, case: Case) -> Callable:
@@ -63,7 +58,8 @@ def solver(candidate: str, case: Case) -> Callable:
     from . import peers
 
     if candidate == "jaxopt.LBFGSB":
-        return lambda: peers.jaxopt.LBFGSB(case.fun, maxiter=500, tol=1e-5).run(x, bounds=box).params
+        run = jax.jit(peers.jaxopt.LBFGSB(case.fun, maxiter=500, tol=1e-5).run)
+        return lambda: run(x, bounds=box).params
     return {"slsqp-jax": peers.slsqp_once, "SciPy, jitted gradient": peers.scipy_jitted}[candidate](case)
 
 

@@ -91,7 +91,8 @@ def measure(quick: bool = False) -> Iterator[dict]:
         yield from cost(name, fun, n, 1 if quick else 9)
     for condition in (1e2, 1e8) if quick else (1e2, 1e4, 1e6, 1e8, 1e10, 1e12):
         for name, error in errors(condition).items():
-            yield {"work": ERROR, "case": condition, "candidate": name, "error": error}
+            row = {"work": ERROR, "case": condition, "candidate": name}
+            yield row | {"error": error if np.isfinite(error) else None}
 
 
 def tables(rows: list[dict]) -> dict[str, str]:
@@ -104,7 +105,7 @@ def tables(rows: list[dict]) -> dict[str, str]:
         ]
     ]
     accuracy = [
-        [name, *(f"{row['error']:.0e}".replace("nan", "NaN") for row in found if row["candidate"] == name)]
+        [name, *("NaN" if row["error"] is None else f"{row['error']:.0e}" for row in found if row["candidate"] == name)]
         for name in dict.fromkeys(row["candidate"] for row in found)
     ]
     head = ["relative error at condition", *(f"{condition:.0e}" for condition in conditions)]

@@ -82,7 +82,7 @@ def machine() -> dict:
 
 
 def write(path: Path, rows: Iterable[dict]) -> None:
-    """One JSON object a line, its floats with four digits."""
+    """One JSON object a line, its floats with four digits, NaN and inf as null."""
     path.write_text("".join(json.dumps(_short(row)) + "\n" for row in rows))
 
 
@@ -90,7 +90,7 @@ def _short(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _short(part) for name, part in value.items()}
     if isinstance(value, float):
-        return float(f"{value:.4g}")
+        return float(f"{value:.4g}") if np.isfinite(value) else None
     return value
 
 
@@ -111,12 +111,13 @@ def conditions(here: dict) -> str:
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     """A Markdown table; numbers with three digits at most."""
     lines = [list(head), *(list(row) for row in rows)]
-    cells = [[cell if isinstance(cell, str) else _number(cell) for cell in line] for line in lines]
+    cells = [[cell if isinstance(cell, str) else number(cell) for cell in line] for line in lines]
     cells.insert(1, ["---"] * len(cells[0]))
     return "\n".join("| " + " | ".join(line) + " |" for line in cells)
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A number with three digits, a dash where there is none."""
     if value is None:
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
@@ -137,13 +138,14 @@ def ratios(rows: list[dict], base: str = OURS, **where: Any) -> str:
     for case in cases:
         found = [ratio(rows, name, base, case=case) for name in peers]
         unit = next(row["seconds"] for row in rows if row["case"] == case and row["candidate"] == base)
-        lines.append([case, duration(unit), *(faster(value) for value in found)])
+        cells = [number(value) if OURS in name else faster(value) for name, value in zip(peers, found, strict=True)]
+        lines.append([case, duration(unit), *cells])
     return table(["", base, *peers], lines)
 
 
 def faster(value: float | None) -> str:
     """A ratio, bold where the other is faster than we are."""
-    return f"**{_number(value)}**" if value is not None and value < 1 else _number(value)
+    return f"**{number(value)}**" if value is not None and value < 1 else number(value)
 
 
 def duration(seconds: float) -> str:

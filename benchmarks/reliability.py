@@ -155,25 +155,25 @@ def measure(quick: bool = False) -> Iterator[dict]:
         jax.clear_caches()
 
 
-def costs(rows: list[dict], what: str, candidates: list[str] | None = None) -> dict[str, list[float]]:
+def costs(rows: list[dict], what: str) -> dict[str, list[float]]:
     """What each problem costs each candidate, inf where it is not solved."""
-    names = candidates or list(dict.fromkeys(row["candidate"] for row in rows))
-    chosen = {name: [row[what] for row in rows if row["candidate"] == name] for name in names}
-    return {name: [np.inf if value is None else value for value in values] for name, values in chosen.items()}
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["candidate"], []).append(np.inf if row[what] is None else row[what])
+    return found
 
 
 def times_ours(rows: list[dict], name: str, what: str) -> float:
     """The median over the problems that both solve of the candidate's cost over ours."""
-    peer, mine = (np.array(costs(rows, what)[who]) for who in (name, OURS))
+    peer, mine = (np.array(costs(rows, what).get(who, [])) for who in (name, OURS))
     both = np.isfinite(peer) & np.isfinite(mine)
-    return float(np.median(peer[both] / mine[both]))
+    return float(np.median(peer[both] / mine[both])) if both.any() else np.nan
 
 
 def tables(rows: list[dict]) -> dict[str, str]:
-    kinds = {"with bounds": True, "without": False}
-    chosen = {kind: [row for row in rows if row["bounded"] == bounded] for kind, bounded in kinds.items()}
     lines = []
-    for kind, some in chosen.items():
+    for kind, bounded in (("with bounds", True), ("without", False)):
+        some = [row for row in rows if row["bounded"] == bounded]
         for name, values in costs(some, "evaluations").items():
             solved = f"{np.isfinite(values).sum()} of {len(values)}"
             lines.append(

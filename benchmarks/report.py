@@ -19,7 +19,7 @@ def run(name: str, quick: bool) -> None:
         rows.append(row)
     here["load after"] = round(os.getloadavg()[0], 1)
     if quick:
-        print("\n\n".join(benchmark.tables(rows).values()), goals_table(benchmark.goals(rows)), sep="\n\n")
+        print("\n\n".join(benchmark.tables(rows).values()))
         return
     write(RESULTS / f"{name}.jsonl", [here, *rows])
     document()
