@@ -58,7 +58,9 @@ def solver(candidate: str, case: Case) -> Callable:
     from . import peers
 
     if candidate == "jaxopt.LBFGSB":
-        run = jax.jit(peers.jaxopt.LBFGSB(case.fun, maxiter=500, tol=1e-5).run)
+        import jaxopt
+
+        run = jax.jit(jaxopt.LBFGSB(case.fun, maxiter=500, tol=1e-5).run)
         return lambda: run(x, bounds=box).params
     return {"slsqp-jax": peers.slsqp_once, "SciPy, jitted gradient": peers.scipy_jitted}[candidate](case)
 

@@ -81,7 +81,7 @@ def errors(condition: float, n: int = 40) -> dict[str, float]:
         "conjugate gradients": lambda c: minimize(fun, best, c, linear_solver="cg").x,
         "jaxopt": lambda c: jaxopt.LBFGSB(fun).run(best, wide, c).params,
     }
-    found = {name: jax.grad(lambda c, solve=solve: jnp.sum(solve(c)))(c) for name, solve in solves.items()}
+    found = {name: jax.jit(jax.grad(lambda c, solve=solve: jnp.sum(solve(c))))(c) for name, solve in solves.items()}
     return {name: float(np.linalg.norm(g - exact) / np.linalg.norm(exact)) for name, g in found.items()}
 
 

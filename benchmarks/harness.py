@@ -187,7 +187,8 @@ def profile(costs: dict[str, list[float]]) -> dict[str, tuple[np.ndarray, np.nda
     least = np.min(list(costs.values()), axis=0)
     profiles = {}
     for name, cost in costs.items():
-        factors = np.sort((np.array(cost) / least)[np.isfinite(cost)])
+        solved = np.isfinite(cost)
+        factors = np.sort(np.array(cost)[solved] / least[solved])
         profiles[name] = factors, np.arange(1, len(factors) + 1) / len(least)
     return profiles
 

@@ -94,7 +94,7 @@ def crossing(n: int, share: float) -> tuple[State, Any, Any, Box]:
     state = jax.jit(lambda x: run(both, init(x, None, M), None, Options(0.0, 0.0, M + 2)))(jnp.asarray(case.x0))
     state, (x, f, g) = continue_from(state), state.iterate
     wide = Box(jnp.full(n, -1e9), jnp.full(n, 1e9))
-    B = model(state.memory)
+    B = jax.jit(model)(state.memory)
     point = jax.jit(lambda box: cauchy_point(x, g, box, B))
     first = jnp.max(jnp.abs(point(wide).x - x)) / jnp.max(jnp.abs(g))  # where the path has its minimum with no bound
     when = first * jnp.asarray(np.random.default_rng(0).uniform(size=n))

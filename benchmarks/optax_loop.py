@@ -14,7 +14,8 @@ from problems import PROBLEMS, Problem
 from jaxlbfgsb import Options, is_done, lbfgsb
 
 from .harness import OURS, Goal, faster, table
-from .reliability import COSTS, Run, by_optax, compare, costs, loop, times_ours
+from .loops import Run, by_optax, loop
+from .reliability import COSTS, compare, costs, times_ours
 
 OPTAX = "optax.lbfgs and projection"
 
@@ -33,7 +34,7 @@ def by_lbfgsb(problem: Problem) -> Callable:
         return Run((optax.apply_updates(params, updates), state), least, run.evaluations + 1, is_done(state))
 
     x = jnp.asarray(problem.x0)
-    return loop(lambda: Run((x, tx.init(x)), jnp.inf, 0, False), body)
+    return loop(body, lambda: Run((x, tx.init(x)), jnp.inf, 0, False))
 
 
 def measure(quick: bool = False) -> Iterator[dict]:

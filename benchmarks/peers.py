@@ -1,7 +1,7 @@
-"""The candidates: each turns a Case into a call without arguments that returns f at its solution.
+"""Candidates that stop by tests of their own: each turns a Case into a call that returns f at its solution.
 
-A peer is stopped as soon as its f is the target; one that only stops by a test of its own is given the loosest
-tolerance, by powers of ten, that brings it there. That favours the peers: SciPy and we stop by SciPy's default tests.
+SciPy and we stop by SciPy's default tests. To a peer that has others goes the loosest tolerance, by powers of ten, that
+brings it to the target.
 """
 
 from collections.abc import Callable
@@ -10,14 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxopt
 import numpy as np
-import optax
 import optimistix
 from scipy.optimize import fmin_l_bfgs_b
 from slsqp_jax import SLSQP, SLSQPConfig, ToleranceConfig
 
-from jaxlbfgsb import Box, Status, init, minimize, step
+from jaxlbfgsb import minimize
 
 from .cases import Case
 
@@ -50,58 +48,6 @@ def ours(case: Case) -> Callable:
 def ours_alone(case: Case) -> Callable:
     """minimize as it is called outside of jit."""
     return _called(lambda x, bounds: minimize(case.fun, x, bounds=bounds).fun, case, _box(case))
-
-
-def ours_to(target: float, case: Case) -> Callable:
-    """The solver's own steps until f is the target."""
-    both = jax.value_and_grad(case.fun)
-
-    @jax.jit
-    def run(x: Any, bounds: Any, target: Any) -> Any:
-        box = None if bounds is None else Box(*bounds)
-        return jax.lax.while_loop(
-            lambda state: (state.status == Status.RUNNING) & (state.iterate.f > target),
-            lambda state: step(both, state, box),
-            init(x, box),
-        ).iterate.f
-
-    return _called(run, case, _box(case), target)
-
-
-def jaxopt_to(target: float, case: Case) -> Callable:
-    """jaxopt.LBFGSB, its update in a while_loop."""
-    solver = jaxopt.LBFGSB(case.fun)
-
-    @jax.jit
-    def run(x: Any, bounds: Any, target: Any) -> Any:
-        _, state = jax.lax.while_loop(
-            lambda carry: (carry[1].value > target) & (carry[1].iter_num < MOST),
-            lambda carry: tuple(solver.update(*carry, bounds)),
-            (x, solver.init_state(x, bounds)),
-        )
-        return state.value
-
-    return _called(run, case, (jnp.asarray(case.lower), jnp.asarray(case.upper)), target)
-
-
-def optax_to(target: float, case: Case) -> Callable:
-    """optax.lbfgs in a while_loop, for problems without bounds."""
-    solver, both = optax.lbfgs(), optax.value_and_grad_from_state(case.fun)
-
-    @jax.jit
-    def run(x: Any, target: Any) -> Any:
-        def more(carry: tuple) -> Any:
-            return (carry[2] > target) & (optax.tree.get(carry[1], "count") < MOST)
-
-        def body(carry: tuple) -> tuple:
-            x, state, _ = carry
-            f, g = both(x, state=state)
-            updates, state = solver.update(g, state, x, value=f, grad=g, value_fn=case.fun)
-            return optax.apply_updates(x, updates), state, optax.tree.get(state, "value")
-
-        return jax.lax.while_loop(more, body, (x, solver.init(x), jnp.inf))[2]
-
-    return _called(run, case, target)
 
 
 def optimistix_to(target: float, case: Case) -> Callable:

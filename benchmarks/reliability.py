@@ -8,128 +8,23 @@ same JAX function; SciPy does so from Python, the others in one program. Perform
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jaxopt
 import numpy as np
-import optax
 from matplotlib.figure import Figure
 from problems import PROBLEMS, Problem
-from scipy.optimize import fmin_l_bfgs_b
 
-from jaxlbfgsb import Box, Options, Status, init, step
-
+from . import loops
 from .harness import OURS, Goal, faster, profile, table, take_turns
 
-BUDGET, CLOSE = 3000, 1e-6
+CLOSE = 1e-6
 COSTS = ("evaluations", "seconds")
-
-
-class Run(NamedTuple):
-    """Where a loop is; it ends where f ≤ target, at its own end or with the budget spent."""
-
-    carry: Any
-    least: Any
-    evaluations: Any
-    done: Any
-
-
-def loop(start: Callable[[], Run], body: Callable[[Run], Run]) -> Callable:
-    """The loop, compiled as a whole, as a function of the target: the least f and the evaluations."""
-
-    @jax.jit
-    def run(target: float) -> tuple[Any, Any]:
-        end = jax.lax.while_loop(
-            lambda run: ~run.done & (run.least > target) & (run.evaluations < BUDGET), body, start()
-        )
-        return end.least, end.evaluations
-
-    return run
-
-
-def ours(problem: Problem) -> Callable:
-    """The solver's own steps, one evaluation each."""
-    box, both, options = Box(*map(jnp.asarray, problem[3:5])), jax.value_and_grad(problem.fun), Options(0.0, 0.0)
-    bounded = box if np.isfinite(problem[3:5]).any() else None
-
-    def body(run: Run) -> Run:
-        state = step(both, run.carry, bounded, options)
-        return Run(state, state.iterate.f, state.evaluations, state.status != Status.RUNNING)
-
-    return loop(lambda: Run(init(jnp.asarray(problem.x0), bounded), jnp.inf, 0, False), body)
-
-
-def by_jaxopt(problem: Problem) -> Callable:
-    """jaxopt.LBFGSB, its update in a while_loop."""
-    solver, box = jaxopt.LBFGSB(problem.fun), tuple(map(jnp.asarray, problem[3:5]))
-
-    def body(run: Run) -> Run:
-        x, state = solver.update(*run.carry, box)
-        return Run((x, state), jnp.fmin(run.least, state.value), state.num_fun_eval, state.error == 0)
-
-    def start() -> Run:
-        x = jnp.clip(jnp.asarray(problem.x0), *box)
-        state = solver.init_state(x, box)
-        return Run((x, state), state.value, state.num_fun_eval, state.error == 0)
-
-    return loop(start, body)
-
-
-def by_optax(problem: Problem) -> Callable:
-    """optax.lbfgs, the params projected on the bounds after each update as optax's documentation has it.
-
-    Value and gradient then have to be computed anew, where they could otherwise be taken from its state.
-    """
-    tx, fun, box = optax.lbfgs(), problem.fun, tuple(map(jnp.asarray, problem[3:5]))
-    bounded = bool(np.isfinite(problem[3:5]).any())
-    from_state = optax.value_and_grad_from_state(fun)
-
-    def body(run: Run) -> Run:
-        x, state = run.carry
-        known = ~bounded & jnp.isfinite(optax.tree.get(state, "value"))
-        f, g = jax.value_and_grad(fun)(x) if bounded else from_state(x, state=state)
-        updates, state = tx.update(g, state, x, value=f, grad=g, value_fn=fun)
-        new = optax.projections.projection_box(optax.apply_updates(x, updates), *box)
-        spent = run.evaluations + jnp.where(known, 0, 1) + optax.tree.get(state, "num_linesearch_steps")
-        return Run((new, state), jnp.fmin(run.least, f), spent, jnp.all(new == x))
-
-    def start() -> Run:
-        x = jnp.clip(jnp.asarray(problem.x0), *box)
-        return Run((x, tx.init(x)), jnp.inf, 0, False)
-
-    return loop(start, body)
-
-
-def by_scipy(problem: Problem) -> Callable:
-    """SciPy with the jitted gradient, left by an exception at the target."""
-    both = jax.jit(jax.value_and_grad(problem.fun))
-
-    def run(target: float) -> tuple[float, int]:
-        values = []
-
-        def fun(x):
-            f, g = both(x)
-            values.append(float(f))
-            if values[-1] <= target:
-                raise StopIteration
-            return values[-1], np.asarray(g)
-
-        keywords = {"bounds": problem.bounds, "factr": 0, "pgtol": 0, "maxfun": BUDGET}
-        with suppress(StopIteration):
-            fmin_l_bfgs_b(fun, problem.x0, **keywords)
-        return float(np.nanmin(values)), len(values)
-
-    return run
-
-
 CANDIDATES = {
-    OURS: ours,
-    "SciPy, jitted gradient": by_scipy,
-    "jaxopt.LBFGSB": by_jaxopt,
-    "optax.lbfgs projected": by_optax,
+    OURS: loops.ours,
+    "SciPy, jitted gradient": loops.by_scipy,
+    "jaxopt.LBFGSB": loops.by_jaxopt,
+    "optax.lbfgs projected": loops.by_optax,
 }
 
 
@@ -142,7 +37,7 @@ def compare(problem: Problem, candidates: dict[str, Callable], rounds: int) -> I
     best = min(value for value in least.values() if np.isfinite(value))
     target = best + CLOSE * max(abs(best), 1)
     found = take_turns({name: lambda run=run: run(target) for name, run in runs.items()}, rounds)
-    bounded = bool(np.isfinite(problem[3:5]).any())
+    bounded = loops.bounded(problem)
     for name, times in found.items():
         solved = least[name] <= target
         row = {"problem": problem.name, "bounded": bounded, "candidate": name, "least": least[name]}

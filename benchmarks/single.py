@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from . import peers
+from . import loops, peers
 from .cases import Case, peaks, quadratic, rosenbrock
 from .harness import OURS, Goal, ratio, ratios, span, take_turns
 
@@ -20,16 +20,19 @@ def bounded(case: Case, with_slsqp: bool) -> dict[str, Callable]:
         f"{OURS}, outside of jit": peers.ours_alone(case),
         "SciPy, NumPy gradient": peers.scipy_by_hand(case),
         "SciPy, jitted gradient": peers.scipy_jitted(case),
-        "jaxopt.LBFGSB": peers.jaxopt_to(peers.target(case), case),
+        "jaxopt.LBFGSB": loops.to(peers.target(case), loops.by_jaxopt, case),
     }
     return candidates | ({"slsqp-jax": peers.slsqp_to(peers.target(case), case)} if with_slsqp else {})
 
 
 def free(case: Case) -> dict[str, Callable]:
     """The candidates for a problem without: ours is stopped at SciPy's f as the others are."""
-    makers = {OURS: peers.ours_to, "optax.lbfgs": peers.optax_to, "optimistix.BFGS": peers.optimistix_to}
-    return {name: make(peers.target(case), case) for name, make in makers.items()} | {
-        "SciPy, NumPy gradient": peers.scipy_by_hand(case)
+    target = peers.target(case)
+    return {
+        OURS: loops.to(target, loops.ours, case),
+        "optax.lbfgs": loops.to(target, loops.by_optax, case),
+        "optimistix.BFGS": peers.optimistix_to(target, case),
+        "SciPy, NumPy gradient": peers.scipy_by_hand(case),
     }
 
 
