@@ -168,9 +168,9 @@ def losses(rows: Iterable[dict]) -> list[tuple[str, str, str, float]]:
 
 
 def span(values: Iterable[float]) -> str:
-    """The least and the greatest of some ratios."""
+    """The least and the greatest of some numbers, and the median."""
     values = list(values)
-    return f"{min(values):.3g} to {max(values):.3g}"
+    return f"{min(values):.3g} to {max(values):.3g}, median {statistics.median(values):.3g}"
 
 
 def exponent(n: Iterable[float], seconds: Iterable[float]) -> float:

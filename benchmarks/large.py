@@ -139,7 +139,7 @@ def measure(quick: bool = False, sizes: tuple[int, ...] = SIZES) -> Iterator[dic
             case = make(n)
             for row in iterations(case, count, rounds):
                 read = passes(row["own"], len(case.x0), rate)
-                row = {"work": f"{ITERATION}, {NAMES[make]}", "case": f"n = {n:,}", "n": len(case.x0)} | row
+                row = {"work": f"{ITERATION}, {NAMES[make]}", "case": f"n = {len(case.x0):,}", "n": len(case.x0)} | row
                 yield row | {"passes": read, "rate": rate}
         calls = {share: updates(n, share, count) for share in SHARES}
         for share, times in take_turns(calls, rounds).items():
