@@ -14,6 +14,7 @@ import peaks
 from jaxlbfgsb import minimize_many
 
 from . import large, single
+from .cases import rosenbrock
 from .harness import OURS, Goal, fresh, table, take_turns
 
 FITS, VARIABLES = 1_000_000, 10_000_000
@@ -45,7 +46,7 @@ def measure(quick: bool = False) -> Iterator[dict]:
     cores = fresh(PROGRAM.format(min(count, 20_000)), JAX_PLATFORMS="cpu")
     yield here | {"candidate": CORES, "seconds": cores}
     yield from large.measure(quick, (*large.SIZES, VARIABLES))
-    yield from single.measure(quick)
+    yield from single.measure(quick, {rosenbrock: (10, 100)})
 
 
 def tables(rows: list[dict]) -> dict[str, str]:
