@@ -15,7 +15,7 @@ from .cases import Case, rosenbrock
 from .harness import OURS, Goal, duration, fresh, ratio, ratios, seconds, table
 
 WORK, N = "first call", 10
-PEERS = (OURS, "jaxopt.LBFGSB", "slsqp-jax", "SciPy, jitted gradient")
+PEERS = (OURS, "jaxopt.LBFGSB", "SciPy, jitted gradient")
 PROGRAM = "import json; from benchmarks.compile import first_call as f; print(json.dumps(f({!r}, {!r})))"
 PARTS = ("trace", "lower", "compile", "run")
 EVENTS = {
@@ -55,14 +55,14 @@ def solver(candidate: str, case: Case) -> Callable:
         from jaxlbfgsb import minimize
 
         return lambda: minimize(case.fun, x, bounds=box)
-    from . import peers
-
     if candidate == "jaxopt.LBFGSB":
         import jaxopt
 
         run = jax.jit(jaxopt.LBFGSB(case.fun, maxiter=500, tol=1e-5).run)
         return lambda: run(x, bounds=box).params
-    return {"slsqp-jax": peers.slsqp_once, "SciPy, jitted gradient": peers.scipy_jitted}[candidate](case)
+    from .peers import scipy_jitted
+
+    return scipy_jitted(case)
 
 
 def measure(quick: bool = False) -> Iterator[dict]:

@@ -1,11 +1,14 @@
 """One iteration of a large problem: its time, how it grows with n, and how many passes over S and Y that is.
 
-An iteration is the difference of two runs with a full memory. A pass is the time in which S and Y, 2m vectors, are read
+Runs with a full memory go on by turns, some iterations each. A pass is the time in which S and Y, 2m vectors, are read
 at the rate of a copy, reads and writes counted; the objective's share is taken off first.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from itertools import count
+from threading import Semaphore, Thread
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.optimize import fmin_l_bfgs_b
 
-from jaxlbfgsb import Box, Options, State, continue_from, init, run, update
+from jaxlbfgsb import Box, Options, State, Status, continue_from, init, run, step, update
 from jaxlbfgsb.cauchy import cauchy_point
 from jaxlbfgsb.model import model
 
@@ -23,55 +26,108 @@ from .harness import OURS, Goal, exponent, ratio, ratios, span, table, take_turn
 from .overhead import alone
 
 M = 10
-FIRST = {OURS: M + 2, "SciPy": M + 2, "jaxopt.LBFGSB": 2}  # jaxopt's iterations take equal time from the first
+EACH = 3  # iterations timed together
 SIZES = (10_000, 100_000, 1_000_000)
 NAMES = {rosenbrock: "chained Rosenbrock", elastic_torsion: "torsion"}
 SHARES = (0.0, 0.1)
 ITERATION, UPDATE = "one iteration", "one update, breakpoints crossed"
 
 
-def runs(case: Case) -> dict[str, Callable[[int], Any]]:
-    """Of each candidate: so many iterations, and the evaluations that they took."""
-    x, lower, upper = map(jnp.asarray, case[2:])
-    both = jax.value_and_grad(case.fun)
+class Progress(NamedTuple):
+    """How far a run is."""
 
-    @jax.jit
-    def ours(x: Any, box: Box, most: Any) -> Any:
-        return run(both, init(x, box, M), box, Options(ftol=0.0, gtol=0.0, max_iterations=most)).evaluations
+    iterations: int
+    evaluations: int
 
-    solver = jaxopt.LBFGSB(case.fun, history_size=M)
 
-    @jax.jit
-    def peer(x: Any, bounds: tuple, most: Any) -> Any:
+def ours(case: Case) -> Callable[[], Progress]:
+    """Each call goes on with the run for EACH iterations, in place; the first begins where the memory is full."""
+    both, x = jax.value_and_grad(case.fun), jnp.asarray(case.x0)
+    box = Box(jnp.asarray(case.lower), jnp.asarray(case.upper))
+
+    @partial(jax.jit, donate_argnums=0)
+    def advance(state: State, box: Box, most: Any) -> State:
         return jax.lax.while_loop(
-            lambda carry: carry[1].iter_num < most,
-            lambda carry: tuple(solver.update(*carry, bounds)),
-            (x, solver.init_state(x, bounds)),
-        )[1].num_fun_eval
+            lambda state: (state.status == Status.RUNNING) & (state.iterations < most),
+            lambda state: step(both, state, box, Options(ftol=0.0, gtol=0.0)),
+            state,
+        )
 
-    def scipy(most: int) -> int:
-        keywords = {"bounds": case.pairs, "m": M, "factr": 0, "pgtol": 0, "maxiter": most}
-        return fmin_l_bfgs_b(case.by_hand, case.x0, **keywords)[2]["funcalls"]
+    held = [advance(jax.tree.map(jnp.copy, init(x, box, M)), box, M + 2)]
 
-    return {
-        OURS: lambda most: ours(x, Box(lower, upper), most),
-        "SciPy": scipy,
-        "jaxopt.LBFGSB": lambda most: peer(x, (lower, upper), most),
-    }
+    def call() -> Progress:
+        held[0] = advance(held[0], box, held[0].iterations + EACH)
+        return Progress(int(held[0].iterations), int(held[0].evaluations))
+
+    return call
 
 
-def iterations(case: Case, count: int, rounds: int) -> Iterator[dict]:
-    """Seconds an iteration of each candidate, from the difference of `count`; and without the objective."""
-    calls: dict[str, Callable] = {"NumPy": lambda: case.by_hand(case.x0)[0], "JAX": alone(case, 10)}
-    for name, call in runs(case).items():
-        for most in (FIRST[name], FIRST[name] + count):
-            calls[f"{name} {most}"] = lambda call=call, most=most: call(most)
-    times = take_turns(calls, rounds)
-    for name, few in FIRST.items():
-        less, more = times[f"{name} {few}"], times[f"{name} {few + count}"]
-        took, evaluations = more.warm - less.warm, int(more.result) - int(less.result)
-        objective = evaluations * (times["NumPy"].warm if name == "SciPy" else times["JAX"].warm / 10)
-        yield {"candidate": name, "seconds": took / count, "own": (took - objective) / count}
+def by_jaxopt(case: Case) -> Callable[[], Progress]:
+    """The same; its iterations take equal time from the first."""
+    solver, box = jaxopt.LBFGSB(case.fun, history_size=M), (jnp.asarray(case.lower), jnp.asarray(case.upper))
+
+    @partial(jax.jit, donate_argnums=0)
+    def advance(run: tuple, box: tuple) -> tuple:
+        return jax.lax.fori_loop(0, EACH, lambda _, run: tuple(solver.update(*run, box)), run)
+
+    x = jnp.asarray(case.x0)
+    held = [jax.tree.map(jnp.copy, (x, jax.jit(solver.init_state)(x, box)))]
+
+    def call() -> Progress:
+        held[0] = advance(held[0], box)
+        return Progress(int(held[0][1].iter_num), int(held[0][1].num_fun_eval))
+
+    return call
+
+
+def by_scipy(case: Case, calls: int) -> Callable[[], Progress]:
+    """The same, by a thread in which SciPy waits for its turn after every EACH iterations."""
+    turn, done = Semaphore(0), Semaphore(0)
+    iterations, evaluations = count(1), [0]
+
+    def fun(x: np.ndarray) -> tuple[float, np.ndarray]:
+        evaluations[0] += 1
+        return case.by_hand(x)
+
+    def wait(_: np.ndarray) -> None:
+        past = next(iterations) - (M + 2)
+        if past >= 0 and past % EACH == 0 and past < calls * EACH:
+            done.release()
+            turn.acquire()
+
+    def run() -> None:
+        most = M + 2 + calls * EACH
+        fmin_l_bfgs_b(fun, case.x0, bounds=case.pairs, m=M, factr=0, pgtol=0, maxiter=most, callback=wait)
+        done.release(calls)  # had it ended early, nobody would wait for it
+
+    Thread(target=run, daemon=True).start()
+    done.acquire()
+    place = count(M + 2 + EACH, EACH)
+
+    def call() -> Progress:
+        turn.release()
+        done.acquire()
+        return Progress(next(place), evaluations[0])
+
+    return call
+
+
+def candidates(case: Case, calls: int) -> dict[str, Callable[[], Progress]]:
+    return {OURS: ours(case), "SciPy": by_scipy(case, calls), "jaxopt.LBFGSB": by_jaxopt(case)}
+
+
+def iterations(case: Case, rounds: int) -> Iterator[dict]:
+    """Seconds an iteration of each candidate, and without the objective."""
+    calls = candidates(case, rounds + 2)
+    first = {name: call() for name, call in calls.items()}
+    objective = {"NumPy": lambda: case.by_hand(case.x0)[0], "JAX": alone(case, 10)}
+    times = take_turns(calls | objective, rounds - 1)
+    for name, call in calls.items():
+        last = call()
+        evaluations = (last.evaluations - first[name].evaluations) / (last.iterations - first[name].iterations)
+        took = times["NumPy"].warm if name == "SciPy" else times["JAX"].warm / 10
+        each = times[name].warm / EACH
+        yield {"candidate": name, "seconds": each, "own": each - evaluations * took}
 
 
 def bandwidth(n: int) -> float:
@@ -113,7 +169,7 @@ def crossing(n: int, share: float) -> tuple[State, Any, Any, Box]:
     return state, f, g, box(10**high)
 
 
-def updates(n: int, share: float, count: int) -> Callable:
+def updates(n: int, share: float, repeats: int) -> Callable:
     """The same update so many times in one program, S and Y written in place as in a run."""
     prepared = crossing(n, share)
 
@@ -125,25 +181,25 @@ def updates(n: int, share: float, count: int) -> Callable:
             memory = state.memory._replace(YS=held.memory.YS)
             return update(state._replace(memory=memory), f, g + 0 * held.residual, box)  # as in overhead.alone
 
-        return jax.lax.fori_loop(0, count, again, state._replace(residual=0 * f)).x
+        return jax.lax.fori_loop(0, repeats, again, state._replace(residual=0 * f)).x
 
     return lambda: repeat(prepared)
 
 
 def measure(quick: bool = False, sizes: tuple[int, ...] = SIZES) -> Iterator[dict]:
     for n in (1024, 4096) if quick else sizes:
-        count = 4 if n > 300_000 else 30  # few, as jaxopt takes seconds for one
-        rounds = 1 if quick else 3 if n > 300_000 else 7
+        rounds = 2 if quick else 5
         rate = bandwidth(2 * M * n)
         for make in (rosenbrock, elastic_torsion):
             case = make(n)
-            for row in iterations(case, count, rounds):
+            for row in iterations(case, rounds):
                 read = passes(row["own"], len(case.x0), rate)
                 row = {"work": f"{ITERATION}, {NAMES[make]}", "case": f"n = {len(case.x0):,}", "n": len(case.x0)} | row
                 yield row | {"passes": read, "rate": rate}
-        calls = {share: updates(n, share, count) for share in SHARES}
+        repeats = max(2, min(200, 2_000_000 // n))
+        calls = {share: updates(n, share, repeats) for share in SHARES}
         for share, times in take_turns(calls, rounds).items():
-            yield {"work": UPDATE, "case": f"n = {n:,}", "n": n, "share": share, "seconds": times.warm / count}
+            yield {"work": UPDATE, "case": f"n = {n:,}", "n": n, "share": share, "seconds": times.warm / repeats}
 
 
 def growth(rows: list[dict], **where: Any) -> float:

@@ -64,15 +64,6 @@ def optimistix_to(target: float, case: Case) -> Callable:
 
 def slsqp_to(target: float, case: Case) -> Callable:
     """slsqp_jax.SLSQP."""
-    return _loosest(_slsqp(case), target, case)
-
-
-def slsqp_once(case: Case) -> Callable:
-    """The same at its default tolerance."""
-    return _called(_slsqp(case), case, ToleranceConfig().rtol)
-
-
-def _slsqp(case: Case) -> Callable:
     bounds = np.stack([case.lower, case.upper], 1) if case.bounded else None
 
     @jax.jit
@@ -81,7 +72,7 @@ def _slsqp(case: Case) -> Callable:
         fun = partial(_with_aux, case.fun)
         return case.fun(optimistix.minimise(fun, solver, x, has_aux=True, max_steps=MOST, throw=False).value)
 
-    return run
+    return _loosest(run, target, case)
 
 
 def _with_aux(fun: Callable, x: Any, _: Any) -> tuple:
