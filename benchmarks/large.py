@@ -46,7 +46,8 @@ def ours(case: Case) -> Callable[[], Progress]:
     box = Box(jnp.asarray(case.lower), jnp.asarray(case.upper))
 
     @partial(jax.jit, donate_argnums=0)
-    def advance(state: State, box: Box, most: Any) -> State:
+    def advance(state: State, box: Box, more: int) -> State:
+        most = state.iterations + more
         return jax.lax.while_loop(
             lambda state: (state.status == Status.RUNNING) & (state.iterations < most),
             lambda state: step(both, state, box, Options(ftol=0.0, gtol=0.0)),
@@ -56,7 +57,7 @@ def ours(case: Case) -> Callable[[], Progress]:
     held = [advance(jax.tree.map(jnp.copy, init(x, box, M)), box, M + 2)]
 
     def call() -> Progress:
-        held[0] = advance(held[0], box, held[0].iterations + EACH)
+        held[0] = advance(held[0], box, EACH)
         return Progress(int(held[0].iterations), int(held[0].evaluations))
 
     return call
