@@ -1,44 +1,36 @@
-"""Ten thousand bounded fits of four parameters: minimize_many beside SciPy, jaxopt, optax and vmap.
+"""Ten thousand bounded fits of four parameters to 50 points: fits a second beside SciPy, jaxopt, optax and vmap.
 
-Run `python benchmarks/batched.py`. The problem is tests/peaks.py's. The candidates take turns in one process; rates are
-medians and only their ratios mean anything on a shared machine. `--million` adds a million fits of three parameters.
+The problem is tests/peaks.py's. Slow candidates do fewer of the fits. All end where their own tests stop them; the
+table says which share of the fits are at SciPy's f then.
 """
 
 import os
-
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
-
-import statistics
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import get_context
-from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import jaxopt
+import numpy as np
+import optax
+import peaks
+from scipy.optimize import fmin_l_bfgs_b
 
-jax.config.update("jax_enable_x64", True)
+from jaxlbfgsb import minimize, minimize_many
 
-import jax.numpy as jnp  # noqa: E402
-import jaxopt  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-from scipy.optimize import fmin_l_bfgs_b  # noqa: E402
+from .harness import OURS, Goal, faster, seconds, table, take_turns
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import peaks  # noqa: E402
-
-from jaxlbfgsb import minimize, minimize_many  # noqa: E402
-
-COUNT, ROUNDS = 10_000, 5
+COUNT = 10_000
+WORK = f"{COUNT:,} fits, n = 4"
+MANY = f"{OURS}.minimize_many"
 BOUNDS = peaks.LOWER, peaks.UPPER
 PAIRS = list(zip(*(side.tolist() for side in BOUNDS), strict=True))
+OF_ALL = {MANY: 1, f"jax.vmap({OURS}.minimize)": 1, "optax.lbfgs projected, lax.map": 10}  # the rest do a fortieth
 
 
-def by_scipy(problem: tuple[np.ndarray, np.ndarray]) -> tuple[float, int]:
+def by_scipy(problem: tuple[np.ndarray, np.ndarray]) -> float:
     x0, data = problem
-    _, f, facts = fmin_l_bfgs_b(peaks.misfit_numpy, x0, args=(data,), bounds=PAIRS)
-    return f, facts["funcalls"]
+    return fmin_l_bfgs_b(peaks.misfit_numpy, x0, args=(data,), bounds=PAIRS)[1]
 
 
 def by_jaxopt(x0, data):
@@ -63,81 +55,91 @@ def by_optax(x0, data):
     return peaks.misfit(x, data)
 
 
-def rates(candidates: dict[str, tuple[Callable, int]]) -> dict[str, float]:
-    """Fits a second of each candidate, a call and how many fits it does; all of them taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for round in range(ROUNDS + 1):
-        for name, (call, _) in candidates.items():
-            start = time.perf_counter()
-            jax.block_until_ready(call())
-            if round:  # the first compiles
-                times[name].append(time.perf_counter() - start)
-    return {name: candidates[name][1] / statistics.median(values) for name, values in times.items()}
+def mapped() -> dict[str, Callable]:
+    """The candidates that JAX maps over fits."""
+    return {
+        f"jax.vmap({OURS}.minimize)": jax.vmap(lambda x, y: minimize(peaks.misfit, x, y, bounds=BOUNDS).fun),
+        "jaxopt.LBFGSB, vmap": jax.vmap(by_jaxopt),
+        "jaxopt.LBFGSB, lax.map": lambda x, y: jax.lax.map(lambda xy: by_jaxopt(*xy), (x, y)),
+        "optax.lbfgs projected, vmap": jax.vmap(by_optax),
+        "optax.lbfgs projected, lax.map": lambda x, y: jax.lax.map(lambda xy: by_optax(*xy), (x, y)),
+    }
 
 
-def million() -> None:
-    """A million fits of three parameters to twelve points beside ten thousand of them."""
+def evaluation(x: jax.Array, data: jax.Array) -> float:
+    """Seconds of one evaluation of the objective and its gradient, 64 side by side, on one core."""
+    gradients = jax.vmap(jax.grad(peaks.misfit))
+    repeat = jax.jit(lambda x: jax.lax.fori_loop(0, 100, lambda _, x: x - 1e-12 * gradients(x, data), x))
+    return take_turns({"": lambda: repeat(x)}, 5)[""].warm / (100 * len(x))
+
+
+def million(count: int) -> Iterator[dict]:
+    """So many fits of three parameters to twelve points."""
 
     def decay(p, y):
         return jnp.sum((p[0] * jnp.exp(-p[1] * t) + p[2] - y) ** 2)
 
-    rng, t = np.random.default_rng(0), np.linspace(0, 3, 12)
-    for count in (10_000, 1_000_000):
-        truth = rng.uniform([1, 0.3, -0.5], [3, 2, 0.5], (count, 3))
-        data = truth[:, :1] * np.exp(-truth[:, 1:2] * t) + truth[:, 2:] + 0.05 * rng.normal(size=(count, 12))
-        x0 = np.ones((count, 3))
-        for _ in range(2):
-            start = time.perf_counter()
-            result = minimize_many(decay, x0, data, bounds=(np.array([0, 0.05, -1.0]), np.array([5, 5, 1.0])))
-            rate = count / (time.perf_counter() - start)
-        print(f"{count} fits of 3 parameters: {rate:.0f} fits/s, {float(jnp.mean(result.converged)):.2%} converged")
+    random, t = np.random.default_rng(0), np.linspace(0, 3, 12)
+    truth = random.uniform([1, 0.3, -0.5], [3, 2, 0.5], (count, 3))
+    data = truth[:, :1] * np.exp(-truth[:, 1:2] * t) + truth[:, 2:] + 0.05 * random.normal(size=(count, 12))
+    box = np.array([0, 0.05, -1.0]), np.array([5, 5, 1.0])
+    minimize_many(decay, np.ones((min(count, 10_000), 3)), data[:10_000], bounds=box)
+    took, result = seconds(lambda: minimize_many(decay, np.ones((count, 3)), data, bounds=box))
+    converged = float(jnp.mean(result.converged))
+    yield {"work": "fits, n = 3", "case": count, "rate": count / took, "converged": converged}
 
 
-if __name__ == "__main__":
-    x0, data = peaks.draw(COUNT)
-    some, few = COUNT // 10, COUNT // 40
-    cores = len(os.sched_getaffinity(0))
+def measure(quick: bool = False) -> Iterator[dict]:
+    count, rounds = (40, 1) if quick else (COUNT, 5)
+    x0, data = peaks.draw(count)
+    best = np.array([*map(by_scipy, zip(x0, data, strict=True))])
     x, y = jnp.asarray(x0), jnp.asarray(data)
-    mapped = {
-        "jax.vmap(minimize)": (jax.vmap(lambda x, y: minimize(peaks.misfit, x, y, bounds=BOUNDS).fun), COUNT),
-        "jaxopt.LBFGSB, vmap": (jax.vmap(by_jaxopt), few),
-        "jaxopt.LBFGSB, lax.map": (lambda x, y: jax.lax.map(lambda xy: by_jaxopt(*xy), (x, y)), few),
-        "optax.lbfgs projected, vmap": (jax.vmap(by_optax), few),
-        "optax.lbfgs projected, lax.map": (lambda x, y: jax.lax.map(lambda xy: by_optax(*xy), (x, y)), some),
-    }
-    compiled = {name: (jax.jit(call), count) for name, (call, count) in mapped.items()}
+    cores, some = len(os.sched_getaffinity(0)), count // 10
+    few = list(zip(x0[:some], data[:some], strict=True))
+    numbers = {"SciPy, a loop": some, f"SciPy, {cores} processes": some}
+    calls: dict[str, Callable] = {MANY: lambda: minimize_many(peaks.misfit, x0, data, bounds=BOUNDS).fun}
     with get_context("spawn").Pool(cores) as pool:
-        candidates: dict[str, tuple[Callable, int]] = {
-            "minimize_many": (lambda: minimize_many(peaks.misfit, x0, data, bounds=BOUNDS), COUNT),
-            "SciPy, a loop": (
-                lambda: [by_scipy(problem) for problem in zip(x0[:some], data[:some], strict=True)],
-                some,
-            ),
-            f"SciPy, {cores} processes": (
-                lambda: pool.map(by_scipy, zip(x0[:some], data[:some], strict=True), chunksize=50),
-                some,
-            ),
-        } | {
-            name: (lambda call=call, count=count: call(x[:count], y[:count]), count)
-            for name, (call, count) in compiled.items()
-        }
-        found = rates(candidates)
-    best = np.array([f for f, _ in map(by_scipy, zip(x0, data, strict=True))])
-    result = minimize_many(peaks.misfit, x0, data, bounds=BOUNDS)
-    objective = jax.jit(lambda x, y: jax.lax.fori_loop(
-        0, 100, lambda _, x: x - 1e-12 * jax.vmap(jax.grad(peaks.misfit))(x, y), x))  # fmt: skip
-    start = time.perf_counter()
-    jax.block_until_ready(objective(x[:64], y[:64]))
-    start = time.perf_counter()
-    jax.block_until_ready(objective(x[:64], y[:64]))
-    alone = (time.perf_counter() - start) / 6400 * float(jnp.sum(result.evaluations)) / cores
+        calls["SciPy, a loop"] = lambda: [*map(by_scipy, few)]
+        calls[f"SciPy, {cores} processes"] = lambda: pool.map(by_scipy, few, chunksize=50)
+        for name, call in mapped().items():
+            number = numbers[name] = count // OF_ALL.get(name, 40)
+            calls[name] = lambda call=jax.jit(call), number=number: call(x[:number], y[:number])
+        for name, times in take_turns(calls, rounds).items():
+            number = numbers.get(name, count)
+            there = float(np.mean(np.array(times.result) <= best[:number] * (1 + 1e-6)))
+            row = {"work": WORK, "case": "", "candidate": OURS if name == MANY else name}
+            yield row | {"seconds": times.warm / number, "there": there}
+    spent = float(jnp.mean(minimize_many(peaks.misfit, x0, data, bounds=BOUNDS).evaluations))
+    yield {"work": "objective", "evaluations": spent, "seconds": evaluation(x[:64], y[:64]) * spent / cores}
+    yield from million(100 if quick else 1_000_000)
 
-    print("| | fits a second, to SciPy's loop |\n|---|---|")
-    for name, rate in sorted(found.items(), key=lambda item: -item[1]):
-        print(f"| {name} | {rate / found['SciPy, a loop']:.2f} |")
-    print(f"\nSciPy's loop: {found['SciPy, a loop']:.0f} fits/s; minimize_many: {found['minimize_many']:.0f} fits/s")
-    print(f"fits at SciPy's f to 1e-6: {np.mean(result.fun <= best * (1 + 1e-6)):.2%}")
-    print(f"evaluations a fit: {float(jnp.mean(result.evaluations)):.1f}")
-    print(f"share of the time in the objective: {alone * found['minimize_many'] / COUNT:.0%}")
-    if "--million" in sys.argv:
-        million()
+
+def tables(rows: list[dict]) -> dict[str, str]:
+    fits = sorted((row for row in rows if row["work"] == WORK), key=lambda row: row["seconds"])
+    mine = next(row["seconds"] for row in fits if row["candidate"] == OURS)
+    lines = [
+        [
+            MANY if row["candidate"] == OURS else row["candidate"],
+            1 / row["seconds"],
+            faster(row["seconds"] / mine),
+            f"{row['there']:.1%}",
+        ]
+        for row in fits
+    ]
+    head = ["", "fits a second", "its time / minimize_many's", "at SciPy's f"]
+    (objective,) = (row for row in rows if row["work"] == "objective")
+    (most,) = (row for row in rows if row["work"] == "fits, n = 3")
+    share = objective["seconds"] / mine
+    facts = (
+        f"{objective['evaluations']:.1f} evaluations a fit; {share:.0%} of minimize_many's time is the objective's. "
+        f"{most['case']:,} fits of three parameters: {most['rate']:,.0f} a second, {most['converged']:.2%} converged."
+    )
+    return {"batched": table(head, lines) + "\n\n" + facts}
+
+
+def goals(rows: list[dict]) -> Iterator[Goal]:
+    took = {row["candidate"]: row["seconds"] for row in rows if row["work"] == WORK}
+    mine, loop = took.pop(OURS), took["SciPy, a loop"]
+    peer = min(value for name, value in took.items() if OURS not in name)
+    yield Goal(f"{WORK}, to SciPy's NumPy loop", "≥ 20", f"{loop / mine:.3g}", loop / mine >= 20)
+    yield Goal(f"{WORK}, to the fastest peer", "≥ 2", f"{peer / mine:.3g}", peer / mine >= 2)

@@ -1,102 +1,116 @@
-"""The reverse derivative of a solution: what it costs, and what it is worth where the problem is ill-conditioned.
+"""The reverse derivative of a solution: what it costs, and how accurate it is where the problem is ill-conditioned.
 
-Run `python benchmarks/derivative.py`. Candidates take turns in one process; times are medians less that of the solve,
-and only their ratios mean anything on a shared machine. The unit of cost is n products with the Hessian in one vmap and
-one Cholesky factorization.
+The time of the solve is taken off. The unit is n products with the Hessian in one vmap and one Cholesky factorization.
 """
 
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import jaxopt
+import numpy as np
 
-jax.config.update("jax_enable_x64", True)
+from jaxlbfgsb import minimize
 
-import jax.numpy as jnp  # noqa: E402
-import jaxopt  # noqa: E402
-import numpy as np  # noqa: E402
+from .harness import OURS, Goal, table, take_turns
 
-from jaxlbfgsb import minimize  # noqa: E402
-
-N, CALLS = 1000, 9
-A = jnp.asarray(np.random.default_rng(0).standard_normal((N, N)) / np.sqrt(N))
+COST, ERROR = "derivative, cost", "derivative, relative error"
+JAXOPT = "jaxopt, conjugate gradients on normal equations"
 
 
 def banded(x, c):
     return jnp.sum((x[1:] - x[:-1] ** 2) ** 2) + jnp.sum((x - c) ** 4) + jnp.sum((x - c) ** 2)
 
 
-def dense(x, c):
-    return jnp.sum(jnp.log(jnp.cosh(A @ x - c))) + jnp.sum(x**2) / 20
+def dense(n: int) -> Callable:
+    A = jnp.asarray(np.random.default_rng(0).standard_normal((n, n)) / np.sqrt(n))
+    return lambda x, c: jnp.sum(jnp.log(jnp.cosh(A @ x - c))) + jnp.sum(x**2) / 20
 
 
-def seconds(call: Callable) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
-
-
-def cost(fun: Callable) -> None:
-    c = jnp.asarray(np.random.default_rng(1).standard_normal(N))
-    start = minimize(fun, jnp.zeros(N), c, bounds=(-1.0, 1.0)).x  # the solve takes one evaluation: what is left is ours
-
-    def ours(c: Any) -> Any:
-        return minimize(fun, start, c, bounds=(-1.0, 1.0)).x
-
-    def peer(c: Any) -> Any:
-        box = jnp.full(N, -1.0), jnp.full(N, 1.0)
-        return jaxopt.LBFGSB(fun, maxiter=500, tol=1e-5).run(start, box, c).params
+def programs(fun: Callable, c: jax.Array) -> dict[str, Callable]:
+    """Functions of c: the unit, and for us and for jaxopt the solve and the gradient through it."""
+    n = len(c)
+    start = minimize(fun, jnp.zeros(n), c, bounds=(-1.0, 1.0)).x  # the solve takes one evaluation: what is left is ours
+    box = jnp.full(n, -1.0), jnp.full(n, 1.0)
 
     def unit(c: Any) -> Any:
-        product = lambda v: jax.jvp(jax.grad(lambda x: fun(x, c)), (start,), (v,))[1]  # noqa: E731
-        return jnp.linalg.cholesky(jax.vmap(product)(jnp.eye(N)))
+        gradient = jax.grad(lambda x: fun(x, c))
+        return jnp.linalg.cholesky(jax.vmap(lambda v: jax.jvp(gradient, (start,), (v,))[1])(jnp.eye(n)))
 
-    programs = {name: jax.jit(f) for name, f in (("unit", unit), ("solve", ours), ("jaxopt's solve", peer))}
-    programs["derivative"] = jax.jit(jax.grad(lambda c: jnp.sum(jnp.sin(ours(c)))))
-    programs["jaxopt's derivative"] = jax.jit(jax.grad(lambda c: jnp.sum(jnp.sin(peer(c)))))
-    compiled, compile_times = {}, {}
-    for name, program in programs.items():
+    solves = {
+        OURS: lambda c: minimize(fun, start, c, bounds=(-1.0, 1.0)).x,
+        JAXOPT: lambda c: jaxopt.LBFGSB(fun, maxiter=500, tol=1e-5).run(start, box, c).params,
+    }
+    gradients = {
+        f"{name}, gradient": jax.grad(lambda c, solve=solve: jnp.sum(jnp.sin(solve(c))))
+        for name, solve in solves.items()
+    }
+    return {"unit": unit} | solves | gradients
+
+
+def cost(name: str, fun: Callable, n: int, rounds: int) -> Iterator[dict]:
+    c = jnp.asarray(np.random.default_rng(1).standard_normal(n))
+    compiled, compiling = {}, {}
+    for program, call in programs(fun, c).items():
         begun = time.perf_counter()
-        compiled[name] = program.lower(c).compile()
-        compile_times[name] = time.perf_counter() - begun
-    times: dict[str, list[float]] = {name: [] for name in compiled}
-    for _ in range(CALLS):
-        for name, call in compiled.items():
-            times[name].append(seconds(lambda call=call: call(c)))
-    took = {name: statistics.median(values[1:]) for name, values in times.items()}
-    print(f"\n{fun.__name__}, n = {N}; times in units of n products and one Cholesky")
-    for name, less in (("derivative", "solve"), ("jaxopt's derivative", "jaxopt's solve")):
-        print(f"  {name:20s} {(took[name] - took[less]) / took['unit']:8.2f}")
-    print(f"  compile time, times that of the solve    {compile_times['derivative'] / compile_times['solve']:8.2f}")
+        compiled[program] = jax.jit(call).lower(c).compile()
+        compiling[program] = time.perf_counter() - begun
+    took = take_turns({program: lambda call=call: call(c) for program, call in compiled.items()}, rounds)
+    for who in (OURS, JAXOPT):
+        units = (took[f"{who}, gradient"].warm - took[who].warm) / took["unit"].warm
+        longer = compiling[f"{who}, gradient"] / compiling[who]
+        yield {"work": COST, "case": name, "n": n, "candidate": who, "units": units, "compile": longer}
 
 
-def accuracy(condition: float) -> None:
-    """The relative error of the gradient of Σ x by c, for ½ xᵀQx - cᵀx."""
-    n, random = 40, np.random.default_rng(2)
+def errors(condition: float, n: int = 40) -> dict[str, float]:
+    """The relative error of the gradient of Σ x by c, for ½ xᵀQx - cᵀx, by method."""
+    random = np.random.default_rng(2)
     U = np.linalg.qr(random.standard_normal((n, n)))[0]
     Q = jnp.asarray((U * np.logspace(0, np.log10(condition), n)) @ U.T)
     c = jnp.asarray(random.standard_normal(n))
-    exact = np.linalg.solve(Q, np.ones(n))
-    best = jnp.asarray(np.linalg.solve(Q, c))
+    exact, best = np.linalg.solve(Q, np.ones(n)), jnp.asarray(np.linalg.solve(Q, c))
+    wide = jnp.full(n, -jnp.inf), jnp.full(n, jnp.inf)
 
     def fun(x: Any, c: Any) -> Any:
         return x @ Q @ x / 2 - c @ x
 
-    found = {
-        method: jax.grad(lambda c, method=method: jnp.sum(minimize(fun, best, c, linear_solver=method).x))(c)
-        for method in ("dense", "cg")
+    solves = {
+        "dense": lambda c: minimize(fun, best, c, linear_solver="dense").x,
+        "conjugate gradients": lambda c: minimize(fun, best, c, linear_solver="cg").x,
+        "jaxopt": lambda c: jaxopt.LBFGSB(fun).run(best, wide, c).params,
     }
-    wide = jnp.full(n, -jnp.inf), jnp.full(n, jnp.inf)
-    found["jaxopt"] = jax.grad(lambda c: jnp.sum(jaxopt.LBFGSB(fun).run(best, wide, c).params))(c)
-    errors = {name: np.linalg.norm(gradient - exact) / np.linalg.norm(exact) for name, gradient in found.items()}
-    print(f"  {condition:9.0e}" + "".join(f"{errors[name]:12.1e}" for name in errors))
+    found = {name: jax.jit(jax.grad(lambda c, solve=solve: jnp.sum(solve(c))))(c) for name, solve in solves.items()}
+    return {name: float(np.linalg.norm(g - exact) / np.linalg.norm(exact)) for name, g in found.items()}
 
 
-if __name__ == "__main__":
-    for fun in (banded, dense):
-        cost(fun)
-    print("\nrelative error of the derivative\n  condition       dense          cg      jaxopt")
-    for condition in (1e2, 1e4, 1e6, 1e8, 1e10, 1e12):
-        accuracy(condition)
+def measure(quick: bool = False) -> Iterator[dict]:
+    n = 20 if quick else 1000
+    for name, fun in (("banded Hessian", banded), (f"dense, {n:,} × {n:,} data", dense(n))):
+        yield from cost(name, fun, n, 1 if quick else 9)
+    for condition in (1e2, 1e8) if quick else (1e2, 1e4, 1e6, 1e8, 1e10, 1e12):
+        for name, error in errors(condition).items():
+            row = {"work": ERROR, "case": condition, "candidate": name}
+            yield row | {"error": error if np.isfinite(error) else None}
+
+
+def tables(rows: list[dict]) -> dict[str, str]:
+    costs, found = ([row for row in rows if row["work"] == work] for work in (COST, ERROR))
+    cases, conditions = (list(dict.fromkeys(row["case"] for row in part)) for part in (costs, found))
+    lines = [[who, *(row["units"] for row in costs if row["candidate"] == who)] for who in (OURS, JAXOPT)] + [
+        [
+            "compile time of solve and derivative, over that of the solve",
+            *(r["compile"] for r in costs if r["candidate"] == OURS),
+        ]
+    ]
+    accuracy = [
+        [name, *("NaN" if row["error"] is None else f"{row['error']:.0e}" for row in found if row["candidate"] == name)]
+        for name in dict.fromkeys(row["candidate"] for row in found)
+    ]
+    head = ["relative error at condition", *(f"{condition:.0e}" for condition in conditions)]
+    return {COST: table([f"n = {costs[0]['n']:,}, reverse", *cases], lines), ERROR: table(head, accuracy)}
+
+
+def goals(_: list[dict]) -> list[Goal]:
+    return []

@@ -1,41 +1,88 @@
-"""The host path: `fmin_l_bfgs_b` beside SciPy's, on a NumPy and on a JAX objective.
+"""The host path: `fmin_l_bfgs_b` beside SciPy's, on a NumPy and on a JAX objective, warm and in a fresh process.
 
-Run `python benchmarks/host.py`. The candidates take turns in one process; times are medians and only their ratios mean
-anything on a shared machine. The solver's own time is that of a run less that of its objective.
+The solver's own time is that of a run less that of its objective.
 """
 
-import os
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
 
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
+import scipy.optimize
 
-import jax
+from jaxlbfgsb import fmin_l_bfgs_b
 
-jax.config.update("jax_enable_x64", True)
+from . import peers
+from .cases import Case, rosenbrock
+from .harness import OURS, Goal, fresh, ratios, take_turns
 
-import numpy as np  # noqa: E402
-import scipy.optimize  # noqa: E402
-from single import chained, chained_numpy, medians, problem  # noqa: E402
+OWN, WHOLE, FRESH = (f"host path, {what}" for what in ("own time an evaluation", "a JAX objective", "a fresh process"))
+PROGRAM = """
+import time; start = time.perf_counter()
+import numpy as np
+from {} import fmin_l_bfgs_b
+def chained(x):
+    a, b, g = x[1:] - x[:-1] ** 2, 1 - x[:-1], np.zeros_like(x)
+    g[1:] += 200 * a
+    g[:-1] -= 400 * a * x[:-1] + 2 * b
+    return 100 * a @ a + b @ b, g
+fmin_l_bfgs_b(chained, np.zeros({}), bounds=[(-1.5, 0.8)] * {})
+print(time.perf_counter() - start)
+"""
 
-from jaxlbfgsb import fmin_l_bfgs_b  # noqa: E402
 
-SIZES = (2, 10, 20, 32, 64, 100)
+def on_numpy(case: Case, repeats: int) -> dict[str, Callable]:
+    return {
+        OURS: lambda: fmin_l_bfgs_b(case.by_hand, case.x0, bounds=case.pairs)[1],
+        "SciPy": peers.scipy_by_hand(case),
+        "objective": lambda: [case.by_hand(case.x0) for _ in range(repeats)],
+    }
 
 
-if __name__ == "__main__":
-    print("| n | own time an evaluation, ours / SciPy's | a JAX objective, whole run, ours / SciPy's |\n|---|---|---|")
-    for n in SIZES:
-        x, lower, upper = map(np.asarray, problem(n))
-        options = {"x0": x, "bounds": list(zip(lower.tolist(), upper.tolist(), strict=True))}
-        both = jax.jit(jax.value_and_grad(chained))
-        evaluations = scipy.optimize.fmin_l_bfgs_b(chained_numpy, **options)[2]["funcalls"]
-        times = medians(
-            {
-                "ours": lambda options=options: fmin_l_bfgs_b(chained_numpy, **options),
-                "scipy": lambda options=options: scipy.optimize.fmin_l_bfgs_b(chained_numpy, **options),
-                "objective": lambda x=x, k=evaluations: [chained_numpy(x) for _ in range(k)],
-                "ours, JAX": lambda options=options: fmin_l_bfgs_b(chained, **options),
-                "scipy, JAX": lambda options=options, both=both: scipy.optimize.fmin_l_bfgs_b(both, **options),
-            }
-        )
-        own = (times["ours"] - times["objective"]) / (times["scipy"] - times["objective"])
-        print(f"| {n} | {own:.2f} | {times['ours, JAX'] / times['scipy, JAX']:.2f} |")
+def on_jax(case: Case) -> dict[str, Callable]:
+    """The objective as JAX has it: SciPy gets its jitted value_and_grad."""
+    return {
+        OURS: lambda: fmin_l_bfgs_b(case.fun, case.x0, bounds=case.pairs)[1],
+        "SciPy": peers.scipy_jitted(case),
+    }
+
+
+def warm(n: int, rounds: int) -> Iterator[dict]:
+    case = rosenbrock(n)
+    count = scipy.optimize.fmin_l_bfgs_b(case.by_hand, case.x0, bounds=case.pairs)[2]["funcalls"]
+    numpy, both = (take_turns(calls, rounds) for calls in (on_numpy(case, count), on_jax(case)))
+    for name in (OURS, "SciPy"):
+        own = (numpy[name].warm - numpy["objective"].warm) / count
+        yield {"work": OWN, "case": f"n = {n}", "n": n, "candidate": name, "seconds": own}
+        yield {"work": WHOLE, "case": f"n = {n}", "n": n, "candidate": name, "seconds": both[name].warm}
+
+
+def from_nothing(n: int, rounds: int) -> Iterator[dict]:
+    """Import and first call together; ours also where JAX keeps its compiled programs."""
+    with tempfile.TemporaryDirectory() as folder:
+        cache = {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        calls = {
+            OURS: ("jaxlbfgsb", {}),
+            "SciPy": ("scipy.optimize", {}),
+            f"{OURS}, programs cached": ("jaxlbfgsb", cache),
+        }
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(rounds + 1):
+            for name, (package, environment) in calls.items():
+                times[name].append(fresh(PROGRAM.format(package, n, n), **environment))
+    for name, values in times.items():  # the first fills the cache
+        yield {"work": FRESH, "case": f"n = {n}", "n": n, "candidate": name, "seconds": statistics.median(values[1:])}
+
+
+def measure(quick: bool = False) -> Iterator[dict]:
+    for n in (2,) if quick else (2, 10, 20, 32, 64, 100):
+        yield from warm(n, 3 if quick else 30)
+    for n in (2,) if quick else (10, 40):
+        yield from from_nothing(n, 1 if quick else 5)
+
+
+def tables(rows: list[dict]) -> dict[str, str]:
+    return {work: ratios(rows, work=work) for work in (OWN, WHOLE, FRESH)}
+
+
+def goals(_: list[dict]) -> list[Goal]:
+    return []

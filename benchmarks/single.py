@@ -1,164 +1,66 @@
-"""One problem at a time: first call and warm calls, beside SciPy and jaxopt; without bounds, optax and optimistix too.
+"""One problem at a time, everything compiled: seconds to SciPy's f, with bounds and without."""
 
-Run `python benchmarks/single.py`. All candidates take turns in one process; times are medians and only their ratios
-mean anything on a shared machine. SciPy's BLAS has one thread: on a busy machine more of them wait for each other, and
-SciPy is a hundred times slower. The problem is chained Rosenbrock in a box that is active at the solution.
-"""
+from collections.abc import Callable, Iterator
 
-import os
+from . import loops, peers
+from .cases import Case, peaks, quadratic, rosenbrock
+from .harness import OURS, Goal, ratio, ratios, span, take_turns
 
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
-
-import statistics
-import time
-from collections.abc import Callable
-from functools import partial
-from importlib.metadata import version
-
-import jax
-
-jax.config.update("jax_enable_x64", True)
-
-import jax.numpy as jnp  # noqa: E402
-import jaxopt  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-import optimistix  # noqa: E402
-from scipy.optimize import fmin_l_bfgs_b  # noqa: E402
-
-from jaxlbfgsb import Options, minimize  # noqa: E402
-
-SIZES, FIRST_CALLS, WARM_CALLS = (4, 10, 20, 50, 100), 5, 30
+SIZES = {rosenbrock: (2, 4, 10, 20, 50, 100, 200), quadratic: (10, 50, 200), peaks: (4, 10, 31, 100)}
+QUICK = {rosenbrock: (4,)}
+SLSQP = (10,)  # the sizes that it runs at: it takes ten seconds to compile
+NAMES = {rosenbrock: "chained Rosenbrock", quadratic: "quadratic", peaks: "fit"}
+BOUNDED, FREE = "bounded, warm", "without bounds, to the same f, warm"
 
 
-def chained(x):
-    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
-
-
-def chained_numpy(x: np.ndarray) -> tuple[float, np.ndarray]:
-    a, b = x[1:] - x[:-1] ** 2, 1 - x[:-1]
-    g = np.zeros_like(x)
-    g[1:] += 200 * a
-    g[:-1] -= 400 * a * x[:-1] + 2 * b
-    return float(100 * a @ a + b @ b), g
-
-
-def seconds(call: Callable) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
-
-
-def first_calls(n: int) -> dict[str, float]:
-    """Seconds from a function never seen before to its minimum: trace, compile, run."""
-    x, lower, upper = problem(n)
-    times: dict[str, list[float]] = {"jaxlbfgsb": [], "jaxopt": []}
-    for shift in np.arange(FIRST_CALLS) * 1e-3:
-        fresh = {
-            "jaxlbfgsb": lambda shift=shift: minimize(lambda x: chained(x) + shift, x, bounds=(lower, upper)),
-            "jaxopt": lambda shift=shift: jaxopt.LBFGSB(lambda x: chained(x) + shift, maxiter=500).run(
-                x, bounds=(lower, upper)
-            ),
-        }
-        for name, call in fresh.items():
-            times[name].append(seconds(call))
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def warm_calls(n: int) -> dict[str, float]:
-    """Seconds for a solve when everything is compiled."""
-    x, lower, upper = problem(n)
-    start, pairs = np.asarray(x), list(zip(lower.tolist(), upper.tolist(), strict=True))
-    both = jax.jit(jax.value_and_grad(chained))
-    solver = jaxopt.LBFGSB(chained, maxiter=500, tol=1e-5)
-    peer = jax.jit(lambda x: solver.run(x, bounds=(lower, upper)))
-    ours = jax.jit(lambda x: minimize(chained, x, bounds=(lower, upper)))
+def bounded(case: Case, with_slsqp: bool) -> dict[str, Callable]:
+    """The candidates for a problem with bounds."""
     candidates = {
-        "jaxlbfgsb": lambda: ours(x),
-        "SciPy, NumPy gradient": lambda: fmin_l_bfgs_b(chained_numpy, start, bounds=pairs),
-        "SciPy, jitted gradient": lambda: fmin_l_bfgs_b(lambda x: tuple(map(np.asarray, both(x))), start, bounds=pairs),
-        "jaxopt": lambda: peer(x),
+        OURS: peers.ours(case),
+        f"{OURS}, outside of jit": peers.ours_alone(case),
+        "SciPy, NumPy gradient": peers.scipy_by_hand(case),
+        "SciPy, jitted gradient": peers.scipy_jitted(case),
+        "jaxopt.LBFGSB": loops.to(peers.target(case), loops.by_jaxopt, case),
     }
-    return medians(candidates)
+    return candidates | ({"slsqp-jax": peers.slsqp_to(peers.target(case), case)} if with_slsqp else {})
 
 
-def by_optax(fun: Callable, x: jax.Array) -> jax.Array:
-    """optax.lbfgs, with its own line search, until the gradient is small."""
-    solver, value_and_grad = optax.lbfgs(), optax.value_and_grad_from_state(fun)
-
-    def one(carry):
-        x, state, _, k = carry
-        value, grad = value_and_grad(x, state=state)
-        updates, state = solver.update(grad, state, x, value=value, grad=grad, value_fn=fun)
-        return optax.apply_updates(x, updates), state, jnp.max(jnp.abs(grad)), k + 1
-
-    start = x, solver.init(x), jnp.inf, 0
-    return jax.lax.while_loop(lambda carry: (carry[2] > 1e-5) & (carry[3] < 2000), one, start)[0]
-
-
-def by_optimistix(fun: Callable, x: jax.Array) -> jax.Array:
-    """optimistix.LBFGS, whose tests are of the changes of x and f; at 1e-8 its gradients end like the others'."""
-    return optimistix.minimise(lambda x, _: fun(x), optimistix.LBFGS(rtol=1e-8, atol=1e-8), x, max_steps=5000).value
-
-
-def unbounded(fun: Callable) -> dict[str, Callable]:
-    """Each solver of fun, without bounds, to a gradient of 1e-5."""
+def free(case: Case) -> dict[str, Callable]:
+    """The candidates for a problem without: ours is stopped at SciPy's f as the others are."""
+    target = peers.target(case)
     return {
-        "jaxlbfgsb": jax.jit(lambda x: minimize(fun, x, options=Options(ftol=0.0)).x),
-        "jaxopt": jax.jit(lambda x: jaxopt.LBFGS(fun, maxiter=2000, tol=1e-5).run(x).params),
-        "optax": jax.jit(partial(by_optax, fun)),
-        "optimistix": jax.jit(partial(by_optimistix, fun)),
+        OURS: loops.to(target, loops.ours, case),
+        "optax.lbfgs": loops.to(target, loops.by_optax, case),
+        "optimistix.BFGS": peers.optimistix_to(target, case),
+        "SciPy, NumPy gradient": peers.scipy_by_hand(case),
     }
 
 
-def unbounded_first_calls(n: int) -> dict[str, float]:
-    """Seconds from a function never seen before to its minimum, without bounds."""
-    times: dict[str, list[float]] = {}
-    for shift in np.arange(FIRST_CALLS) * 1e-3:
-        for name, solve in unbounded(lambda x, shift=shift: chained(x) + shift).items():
-            times.setdefault(name, []).append(seconds(partial(solve, problem(n)[0])))
-    return {name: statistics.median(values) for name, values in times.items()}
+def measure(quick: bool = False, work: dict[Callable, tuple[int, ...]] = SIZES) -> Iterator[dict]:
+    for make, sizes in (QUICK if quick else work).items():
+        for n in sizes:
+            case = make(n)
+            works = {BOUNDED: (case, bounded(case, n in SLSQP)), FREE: (case.free, free(case.free))}
+            for work, (problem, candidates) in works.items():
+                target = peers.target(problem)
+                for name, times in take_turns(candidates, 3 if quick else 30).items():
+                    reached = bool(times.result <= target)
+                    row = {"work": work, "case": f"{NAMES[make]}, n = {n}", "n": n, "candidate": name}
+                    yield row | {"seconds": times.warm if reached else None, "first": times.first}
 
 
-def unbounded_warm_calls(n: int) -> dict[str, float]:
-    """Seconds for a solve without bounds when everything is compiled; SciPy has a NumPy gradient."""
-    x, start = problem(n)[0], np.asarray(problem(n)[0])
-    candidates: dict[str, Callable] = {name: partial(solve, x) for name, solve in unbounded(chained).items()}
-    return medians(candidates | {"SciPy": lambda: fmin_l_bfgs_b(chained_numpy, start, factr=0.0)})
+def tables(rows: list[dict]) -> dict[str, str]:
+    return {"single": ratios(rows, work=BOUNDED), "free": ratios(rows, work=FREE)}
 
 
-def medians(candidates: dict[str, Callable]) -> dict[str, float]:
-    """The median seconds of each candidate's warm calls, all of them taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for call in candidates.values():
-        seconds(call)
-    for _ in range(WARM_CALLS):
-        for name, call in candidates.items():
-            times[name].append(seconds(call))
-    return {name: statistics.median(values) for name, values in times.items()}
+def goals(rows: list[dict]) -> Iterator[Goal]:
+    middle = [row for row in rows if row["work"] == BOUNDED and 4 <= row["n"] <= 100]
+    wanted = {"SciPy, NumPy gradient": 3, "SciPy, jitted gradient": 8, "jaxopt.LBFGSB": 5}
+    for name, factor in wanted.items():
+        yield met_by(middle, f"warm `minimize`, bounded, n = 4 to 100, to {name}", name, factor)
+    yield met_by([row for row in rows if row["work"] == FREE], f"{FREE}, to optax.lbfgs", "optax.lbfgs", 1)
 
 
-def problem(n: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x = np.random.default_rng(n).normal(size=n)
-    upper = np.where(np.arange(n) % 3 == 0, 0.8, 2.0)
-    return jnp.asarray(x), jnp.full(n, -1.5), jnp.asarray(upper)
-
-
-def table(title: str, measure: Callable[[int], dict[str, float]], unit: float, name: str) -> None:
-    print(f"\n{title}\n")
-    for row, n in enumerate(SIZES):
-        times = measure(n)
-        if row == 0:
-            print(f"| n | jaxlbfgsb, {name} | " + " | ".join(f"{peer} / jaxlbfgsb" for peer in list(times)[1:]) + " |")
-            print("|---" * (len(times) + 1) + "|")
-        base, *peers = times.values()
-        print(f"| {n} | {base / unit:.2f} | " + " | ".join(f"{peer / base:.1f}" for peer in peers) + " |")
-
-
-if __name__ == "__main__":
-    peers = ", ".join(f"{name} {version(name)}" for name in ("jax", "jaxopt", "optax", "optimistix", "scipy"))
-    print(f"{peers}, {jax.devices()[0].device_kind}")
-    table("First call", first_calls, 1.0, "s")
-    table("Warm call", warm_calls, 1e-3, "ms")
-    table("First call, without bounds", unbounded_first_calls, 1.0, "s")
-    table("Warm call, without bounds", unbounded_warm_calls, 1e-3, "ms")
+def met_by(rows: list[dict], work: str, name: str, factor: float) -> Goal:
+    found = [ratio(rows, name, case=row["case"]) for row in rows if row["candidate"] == name and row["seconds"]]
+    return Goal(work, f"≥ {factor}", span(found), min(found) >= factor)

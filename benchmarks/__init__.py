@@ -1,0 +1,1 @@
+"""Benchmarks beside SciPy, jaxopt, optax, optimistix and slsqp-jax: `python -m benchmarks`."""
