@@ -118,7 +118,13 @@ def tables(rows: list[dict]) -> dict[str, str]:
     fits = sorted((row for row in rows if row["work"] == WORK), key=lambda row: row["seconds"])
     mine = next(row["seconds"] for row in fits if row["candidate"] == OURS)
     lines = [
-        [row["candidate"], 1 / row["seconds"], faster(row["seconds"] / mine), f"{row['there']:.1%}"] for row in fits
+        [
+            MANY if row["candidate"] == OURS else row["candidate"],
+            1 / row["seconds"],
+            faster(row["seconds"] / mine),
+            f"{row['there']:.1%}",
+        ]
+        for row in fits
     ]
     head = ["", "fits a second", "its time / minimize_many's", "at SciPy's f"]
     (objective,) = (row for row in rows if row["work"] == "objective")
