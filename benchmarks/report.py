@@ -46,6 +46,8 @@ def all_tables() -> dict[str, str]:
     for name in names():
         benchmark, (here, *rows) = import_module(f"benchmarks.{name}"), read(name)
         found |= benchmark.tables(rows) | {f"{name}, conditions": conditions(here)}
+        if hasattr(benchmark, "picture"):
+            found[f"{name}, picture"] = f"![{benchmark.picture.__doc__}]({name}.png)"
         goals += benchmark.goals(rows)
         lost += losses(rows)
     lines = ([work, case, candidate, f"{value:.2f}"] for work, case, candidate, value in lost)
