@@ -148,9 +148,9 @@ def crossing(n: int, share: float) -> tuple[State, Any, Any, Box]:
     """A state with a full memory, its f and g, and a box of which the Cauchy search crosses this share."""
     case = rosenbrock(n)
     both = jax.value_and_grad(case.fun)
-    state = jax.jit(lambda x: run(both, init(x, None, M), None, Options(0.0, 0.0, M + 2)))(jnp.asarray(case.x0))
-    state, (x, f, g) = continue_from(state), state.iterate
     wide = Box(jnp.full(n, -1e9), jnp.full(n, 1e9))
+    state = jax.jit(lambda x: run(both, init(x, wide, M), wide, Options(0.0, 0.0, M + 2)))(jnp.asarray(case.x0))
+    state, (x, f, g) = continue_from(state, wide), state.iterate
     B = jax.jit(model)(state.memory)
     point = jax.jit(lambda box: cauchy_point(x, g, box, B))
     first = jnp.max(jnp.abs(point(wide).x - x)) / jnp.max(jnp.abs(g))  # where the path has its minimum with no bound

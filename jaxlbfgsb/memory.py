@@ -60,10 +60,10 @@ def blocks(memory: Memory) -> tuple[Scalar, Float[Array, " m"], Square, Square]:
     ages, alive = age(memory), live(memory)
     both = alive[:, None] & alive[None, :]
     assert memory.gram is not None
-    D = jnp.where(alive, memory.D, 1)
-    L = jnp.where(both & (ages[:, None] < ages[None, :]), memory.gram[0], 0)  # s of a later pair, y of an earlier one
+    (SY, SS), D = memory.gram, jnp.where(alive, memory.D, 1)
+    L = jnp.where(both & (ages[:, None] < ages[None, :]), SY, 0)  # s of a later pair, y of an earlier one
     theta = jnp.where(memory.held > 0, memory.theta, 1)
-    return theta, D, L, jnp.where(both, memory.gram[1], jnp.eye(len(alive), dtype=D.dtype))
+    return theta, D, L, jnp.where(both, SS, jnp.eye(len(alive), dtype=D.dtype))
 
 
 def write(memory: Memory, ys: Pair, keep: Bool[Array, ""]) -> Memory:
