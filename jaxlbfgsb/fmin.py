@@ -61,9 +61,10 @@ def fmin_l_bfgs_b(
 
     Args:
       func: any Python, called with a new array of float64, `(n,)`, and args. Returns f if fprime is given or
-        approx_grad is true, else (f, g). If it returns f alone, the gradient is jax.grad's: func is then traced once
-        a call, and runs compiled and in float64. One that is jitted already is traced once, and what it reaches beside
-        args is constant, as jax.jit has it. A RuntimeWarning tells if what was traced has another value at x0.
+        approx_grad is true, else (f, g). If it returns f alone, the gradient is jax.grad's: func is then traced,
+        again at a later call where what it reaches may have changed, and runs compiled and in float64. What one reaches
+        that is jitted already is constant, as jax.jit has it. A RuntimeWarning tells if what was traced has another
+        value at x0.
       x0: where to begin, `(n,)` or anything that ravels to it; moved into the bounds first.
       fprime: the gradient of func at (x, *args), `(n,)`.
       args: further arguments for func and fprime.

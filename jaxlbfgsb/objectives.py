@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -36,6 +37,7 @@ Answer = Array | np.ndarray
 Evaluation = tuple[Any, Array | np.ndarray]  # func's value, or None where it is the first number of the other
 Objective = Callable[[Vector, Answer], Evaluation]
 
+MOST = 8  # traces that are kept of a function
 PLAIN = (bool, int, complex, str, bytes, type(None), np.generic)  # args that cannot change
 
 TRACED = "fmin_l_bfgs_b works on values, and these are traced: inside jit, vmap or grad use jaxlbfgsb.minimize"
@@ -211,8 +213,8 @@ def _by_jax(
 def _compiled(func: Callable, args: tuple[Any, ...], x0: Vector, home: Any, vary: bool = True) -> tuple[Compiled, list]:
     """The `_program` of func, and the arrays that it takes: those that func reaches beside args, and those of args.
 
-    func is traced at each call, because what it reaches may have changed; once if it is jitted, as is usual then. Other
-    parts of args than arrays and floats are constants, and so are these where func cannot be traced otherwise.
+    func is traced at each call where what it reaches may have changed unseen, else once. Other parts of args than
+    arrays and floats are constants, and so are these where func cannot be traced otherwise.
     """
     leaves, structure = jax.tree.flatten(args)
     moves = [vary and _may_vary(leaf) for leaf in leaves]
@@ -228,11 +230,16 @@ def _compiled(func: Callable, args: tuple[Any, ...], x0: Vector, home: Any, vary
         args = jax.tree.unflatten(structure, [next(rest) if part is None else part[1] for part in constant])
         return jnp.reshape(within(x, *args), ())
 
-    plain = all(part is None or isinstance(part[1], PLAIN) for part in constant)
-    kept = _TRACES.setdefault(func, {}) if isinstance(func, jax.stages.Wrapped) and plain else {}
-    key = structure, constant if plain else (), tuple((leaf.shape, leaf.dtype) for leaf in variable), len(x0), home
+    around, shapes = _around(func), tuple((leaf.shape, leaf.dtype) for leaf in variable)
+    known = around is not None and all(part is None or isinstance(part[1], PLAIN) for part in constant)
+    kept = _TRACES.setdefault(func, {}) if known else {}
+    key = (structure, constant, shapes, len(x0), home, tuple(map(id, around or ()))) if known else None
     try:
-        trace, consts = kept.get(key) or kept.setdefault(key, _traced(value, len(x0), variable, home))
+        if key not in kept:
+            kept |= {key: (*_traced(value, len(x0), variable, home), around)}  # around, so that no id is used again
+            for old in list(kept)[:-MOST]:
+                kept.pop(old, None)
+        trace, consts, _ = kept[key]
         return _program(trace, len(x0), home), consts + variable
     except TypeError:
         if not variable:
@@ -241,6 +248,25 @@ def _compiled(func: Callable, args: tuple[Any, ...], x0: Vector, home: Any, vary
 
 
 _TRACES: WeakKeyDictionary[Callable, dict] = WeakKeyDictionary()
+
+
+def _around(func: Callable) -> list | None:
+    """What func reaches beside its arguments, if none of it can change unseen; nothing for one that is jitted."""
+    if isinstance(func, jax.stages.Wrapped):
+        return []
+    if not isinstance(func, FunctionType) or any(isinstance(part, CodeType) for part in func.__code__.co_consts):
+        return None
+    cells = [getattr(cell, "cell_contents", None) for cell in func.__closure__ or ()]
+    names = [func.__globals__[name] for name in func.__code__.co_names if name in func.__globals__]
+    found = [*cells, *names, *(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()]
+    return found if all(map(_stays, found)) else None
+
+
+def _stays(part: Any) -> bool:
+    """Whether this is the same as long as it is the same object."""
+    if isinstance(part, ModuleType):
+        return part.__name__.partition(".")[0] in ("jax", "numpy", "math", "scipy")
+    return isinstance(part, (*PLAIN, float, jax.Array, jax.stages.Wrapped))
 
 
 def _may_vary(leaf: Any) -> bool:

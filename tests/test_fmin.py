@@ -27,7 +27,7 @@ import scipy.optimize
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import Bounds, NonlinearConstraint, OptimizeResult, OptimizeWarning, rosen, rosen_der
 
-from jaxlbfgsb import fmin_l_bfgs_b, host, scipy_method
+from jaxlbfgsb import fmin_l_bfgs_b, host, objectives, scipy_method
 
 WARNS_OF_OUTPUT = tuple(map(int, scipy.__version__.split(".")[:2])) >= (1, 16)
 
@@ -1658,6 +1658,41 @@ def test_a_jitted_function_that_is_known_is_not_traced_again():
     traced.clear()
     fmin_l_bfgs_b(func, START, args=(2.0,))
     assert traced == []
+
+
+def test_nor_is_one_that_reaches_nothing_that_can_change(caplog):
+    one = jnp.ones(2)
+    with jax.log_compiles():
+        for centre in (1.0, 2.0):
+            caplog.clear()
+            x, *_ = fmin_l_bfgs_b(outer(one), START, args=(centre,))
+            assert_allclose(x, 1 + centre, rtol=1e-6)
+    assert "Finished tracing" in caplog.text  # another function object
+    func = outer(one)
+    fmin_l_bfgs_b(func, START, args=(1.0,))
+    with jax.log_compiles():
+        caplog.clear()
+        fmin_l_bfgs_b(func, START, args=(2.0,))
+    assert "Finished tracing value" not in caplog.text
+
+
+def outer(one):
+    def func(x, centre):
+        return jnp.sum((x - one - centre) ** 2)
+
+    return func
+
+
+def test_traces_of_what_a_function_has_reached_are_not_kept_for_ever():
+    shift = 0.0
+
+    def func(x):
+        return jnp.sum((x - shift) ** 2)
+
+    for step in range(20):
+        shift = 1.0 + step
+        assert_allclose(fmin_l_bfgs_b(func, START)[0], shift, rtol=1e-5)
+    assert len(objectives._TRACES[func]) <= objectives.MOST
 
 
 def test_functions_and_what_they_hold_are_not_kept_alive():

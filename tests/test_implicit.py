@@ -19,6 +19,14 @@ CENTRE = jnp.array([0.3, 2.0, -1.0])  # inside, above, below
 SHAPE = jnp.array([[2.0, 0.5, 0.3], [0.5, 3.0, 0.1], [0.3, 0.1, 1.0]])
 
 
+@pytest.fixture(autouse=True, scope="module")
+def compile_fast():
+    """What these tests wait for is the compiler."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def bowl(x, centre):
     return (x - centre) @ SHAPE @ (x - centre) / 2
 
