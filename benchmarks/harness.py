@@ -158,7 +158,7 @@ def duration(seconds: float) -> str:
 
 def losses(rows: Iterable[dict]) -> list[tuple[str, str, str, float]]:
     """Work, case, candidate and its seconds over ours, where that is below 1."""
-    rows = [row for row in rows if row.get("candidate") and row.get("seconds")]
+    rows = [row for row in rows if {"work", "case", "candidate"} <= row.keys() and row.get("seconds")]
     found = []
     for row in rows:
         value = ratio(rows, row["candidate"], work=row["work"], case=row["case"])
