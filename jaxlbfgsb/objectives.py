@@ -7,6 +7,7 @@ g in the form that host.py's `advance` takes. It counts its calls. Three of the 
 own, once for each value, where and in the order that SciPy does; the last runs func compiled and in float64.
 """
 
+import dis
 import inspect
 import operator
 import warnings
@@ -14,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -38,6 +39,7 @@ Evaluation = tuple[Any, Array | np.ndarray]  # func's value, or None where it is
 Objective = Callable[[Vector, Answer], Evaluation]
 
 MOST = 8  # traces that are kept of a function
+HARMLESS = ("abs", "enumerate", "float", "int", "len", "max", "min", "range", "reversed", "sum", "tuple", "zip")
 PLAIN = (bool, int, complex, str, bytes, type(None), np.generic)  # args that cannot change
 
 TRACED = "fmin_l_bfgs_b works on values, and these are traced: inside jit, vmap or grad use jaxlbfgsb.minimize"
@@ -65,7 +67,7 @@ def own(func: Callable, args: tuple[Any, ...], calls: Counter[str]) -> Objective
         if chosen is not None:
             return chosen(x, answer)
         value = None
-        if isinstance(func, jax.stages.Wrapped):
+        if _is_jitted(func):
             with jax.enable_x64(True):
                 pair = is_pair(jax.eval_shape(lambda x: func(x, *jax.tree.map(native, args)), x))
         else:
@@ -223,7 +225,7 @@ def _compiled(func: Callable, args: tuple[Any, ...], x0: Vector, home: Any, vary
         variable = _at(home, [leaf for leaf, move in zip(leaves, moves, strict=True) if move])
 
     # Out of its jit, which would keep what func closes over as constants of its own.
-    within = inspect.unwrap(func, stop=lambda inner: not isinstance(inner, jax.stages.Wrapped))
+    within = inspect.unwrap(func, stop=lambda inner: not _is_jitted(inner))
 
     def value(x: Array, variable: list) -> Array:
         rest = iter(variable)
@@ -231,15 +233,16 @@ def _compiled(func: Callable, args: tuple[Any, ...], x0: Vector, home: Any, vary
         return jnp.reshape(within(x, *args), ())
 
     around, shapes = _around(func), tuple((leaf.shape, leaf.dtype) for leaf in variable)
-    known = around is not None and all(part is None or isinstance(part[1], PLAIN) for part in constant)
+    flat = structure == jax.tree.structure((0,) * len(args))  # no nodes: one of a class may hold what changes
+    known = around is not None and flat and all(part is None or _is_plain(part[1]) for part in constant)
     kept = _TRACES.setdefault(func, {}) if known else {}
-    key = (structure, constant, shapes, len(x0), home, tuple(map(id, around or ()))) if known else None
+    key = (structure, repr(constant), shapes, len(x0), home, tuple(map(id, around or ()))) if known else None
     try:
-        if key not in kept:
-            kept |= {key: (*_traced(value, len(x0), variable, home), around)}  # around, so that no id is used again
-            for old in list(kept)[:-MOST]:
-                kept.pop(old, None)
-        trace, consts, _ = kept[key]
+        found = kept.get(key) or (*_traced(value, len(x0), variable, home), around)  # around: no id is used again
+        kept[key] = found
+        for old in list(kept)[:-MOST]:
+            kept.pop(old, None)
+        trace, consts, _ = found
         return _program(trace, len(x0), home), consts + variable
     except TypeError:
         if not variable:
@@ -252,21 +255,41 @@ _TRACES: WeakKeyDictionary[Callable, dict] = WeakKeyDictionary()
 
 def _around(func: Callable) -> list | None:
     """What func reaches beside its arguments, if none of it can change unseen; nothing for one that is jitted."""
-    if isinstance(func, jax.stages.Wrapped):
+    if _is_jitted(func):
         return []
-    if not isinstance(func, FunctionType) or any(isinstance(part, CodeType) for part in func.__code__.co_consts):
+    names = _global_names(func.__code__) if isinstance(func, FunctionType) else None
+    if names is None:
         return None
     cells = [getattr(cell, "cell_contents", None) for cell in func.__closure__ or ()]
-    names = [func.__globals__[name] for name in func.__code__.co_names if name in func.__globals__]
-    found = [*cells, *names, *(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()]
-    return found if all(map(_stays, found)) else None
+    known = [func.__globals__[name] for name in names if name in func.__globals__]
+    if any(name not in func.__globals__ and name not in HARMLESS for name in names):
+        return None
+    found = [*cells, *known, *(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()]
+    return [func.__code__, *found] if all(map(_stays, found)) else None
+
+
+@lru_cache(maxsize=128)
+def _global_names(code: CodeType) -> list[str] | None:
+    """The globals and builtins that some code reads; None if it imports or defines functions, which may read others."""
+    steps = list(dis.get_instructions(code))
+    if any(step.opname == "IMPORT_NAME" for step in steps) or any(isinstance(c, CodeType) for c in code.co_consts):
+        return None
+    return [str(step.argval) for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
 
 
 def _stays(part: Any) -> bool:
     """Whether this is the same as long as it is the same object."""
     if isinstance(part, ModuleType):
         return part.__name__.partition(".")[0] in ("jax", "numpy", "math", "scipy")
-    return isinstance(part, (*PLAIN, float, jax.Array, jax.stages.Wrapped))
+    return _is_plain(part) or isinstance(part, (float, jax.Array)) or _is_jitted(part)
+
+
+def _is_plain(part: Any) -> bool:
+    return isinstance(part, PLAIN) and not isinstance(part, np.void)
+
+
+def _is_jitted(func: Any) -> bool:
+    return isinstance(func, jax.stages.Wrapped) and not isinstance(func, MethodType)  # whose object may change
 
 
 def _may_vary(leaf: Any) -> bool:

@@ -11,7 +11,9 @@ import inspect
 import itertools
 import logging
 import math
+import sys
 import threading
+import types
 import warnings
 import weakref
 from collections.abc import Callable
@@ -1681,6 +1683,59 @@ def outer(one):
         return jnp.sum((x - one - centre) ** 2)
 
     return func
+
+
+SETTINGS = types.ModuleType("settings_of_a_test")
+
+
+def imported(x):
+    import settings_of_a_test
+
+    return jnp.sum(x**2 - 2 * settings_of_a_test.centre * x)
+
+
+def looked_up(x):
+    return jnp.sum(x**2 - 2 * globals()["SETTINGS"].centre * x)
+
+
+def handed(function, x):
+    return jnp.sum(x**2 - 2 * function * SETTINGS.centre * x)
+
+
+@jax.tree_util.register_pytree_node_class
+class Centred:
+    def tree_flatten(self):
+        return (SETTINGS.centre,), None
+
+    @classmethod
+    def tree_unflatten(cls, _, centre):
+        new = cls()
+        new.centre = centre[0]
+        return new
+
+    @jax.jit
+    def loss(self, x):
+        return jnp.sum(x**2 - 2 * self.centre * x)
+
+
+LOSS = Centred().loss
+
+
+@pytest.mark.parametrize(
+    ("func", "args"),
+    [
+        (imported, ()),
+        (looked_up, ()),
+        (lambda x, f: f(x), (jax.tree_util.Partial(handed, 1.0),)),
+        (LOSS, ()),
+        (lambda x: LOSS(x), ()),
+    ],
+    ids=["import", "globals", "Partial", "jitted method", "through a jitted method"],
+)
+def test_what_changes_out_of_sight_is_seen(monkeypatch, func, args):
+    monkeypatch.setitem(sys.modules, "settings_of_a_test", SETTINGS)
+    for SETTINGS.centre in (1.0, 2.0, 3.0):  # the value at zero does not tell
+        assert_allclose(fmin_l_bfgs_b(func, np.zeros(2), args=args)[0], SETTINGS.centre, rtol=1e-6)
 
 
 def test_traces_of_what_a_function_has_reached_are_not_kept_for_ever():
