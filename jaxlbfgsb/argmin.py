@@ -24,11 +24,13 @@ from .arguments import (
     PyTree,
     check_args,
     check_bounds,
+    check_callable,
     check_gradient,
     check_linear_solver,
     check_memory_size,
     check_options,
     check_x0,
+    described,
     inside_jit,
     is_array,
     traced_status,
@@ -175,8 +177,7 @@ def minimize(
 
 def check_statics(fun: Any, memory_size: Any) -> tuple[Callable, int]:
     """fun, as something that can be hashed, and memory_size, if they can be right."""
-    if not callable(fun):
-        raise TypeError(f"fun must be a function of x, got {type(fun).__name__}")
+    check_callable(fun)
     memory_size = check_memory_size(memory_size)
     try:
         hash(fun)
@@ -291,7 +292,7 @@ def lean_jit(function: Callable, **keywords: Any) -> Callable:
         try:
             return outermost(*arguments)
         except Exception as error:  # an XLA that does not know them; a transformation that makes of it an inner jit
-            if not any(option in str(error) for option in LEAN):
+            if not _names(error, LEAN):
                 raise
             return nested(*arguments)
 
@@ -303,9 +304,14 @@ def compiled(function: Callable, options: dict[str, Any], *arguments: Any, **key
     try:
         return jax.jit(function, compiler_options=options, **keywords).lower(*arguments).compile()
     except Exception as error:
-        if not any(option in str(error) for option in options):
+        if not _names(error, options):
             raise
         return jax.jit(function, **keywords).lower(*arguments).compile()
+
+
+def _names(error: Exception, options: dict[str, Any]) -> bool:
+    """Whether an error is about one of these options."""
+    return any(option in str(error) for option in options)
 
 
 _compiled = lean_jit(_solve, static_argnames=("fun", "has_aux", "value_and_grad", "memory_size", "linear_solver"))
@@ -351,9 +357,8 @@ def trace(
     value, grad = _pair(shape, "(value, gradient)", "value_and_grad") if value_and_grad else (shape, None)
     f, aux = _pair(value, "(value, aux)", "has_aux") if has_aux else (value, None)
     if not isinstance(f, jax.ShapeDtypeStruct) or f.shape != () or not jnp.issubdtype(f.dtype, jnp.floating):
-        found = f"{f.dtype}{list(f.shape)}" if isinstance(f, jax.ShapeDtypeStruct) else f"the pytree {f}"
         hint = "" if has_aux or not isinstance(f, tuple) else "; for (value, aux) pass has_aux=True"
-        raise TypeError(f"fun must return a real floating-point scalar, got {found}{hint}")
+        raise TypeError(f"fun must return a real floating-point scalar, got {described(f)}{hint}")
     if value_and_grad:
         check_gradient(grad, x0)
 

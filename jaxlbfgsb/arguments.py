@@ -162,6 +162,12 @@ def check_options(options: Options, batched: Iterable[str] = ()) -> Options:
     return options
 
 
+def check_callable(fun: Any) -> None:
+    """Raises if fun cannot be called."""
+    if not callable(fun):
+        raise TypeError(f"fun must be a function of x, got {type(fun).__name__}")
+
+
 def check_memory_size(memory_size: Any) -> int:
     """memory_size, if it is a number of pairs."""
     if isinstance(memory_size, bool) or not isinstance(memory_size, (int, np.integer)):
@@ -264,6 +270,11 @@ def gathered(leaf: Any) -> Any:
             jnp.asarray(gathered(jax.random.key_data(leaf))), impl=jax.random.key_impl(leaf)
         )
     return np.asarray(leaf)
+
+
+def described(shape: Any) -> str:
+    """What jax.eval_shape gives, in an error."""
+    return f"{shape.dtype}{list(shape.shape)}" if isinstance(shape, jax.ShapeDtypeStruct) else f"the pytree {shape}"
 
 
 def is_array(value: Any) -> bool:

@@ -94,21 +94,25 @@ def _sorted(t: Vector) -> tuple[Vector, Int[Array, " n"]]:
     """The breakpoints in their order, ties in that of their index, and the index of each."""
     index = jax.lax.iota(jnp.int32, len(t))
     if len(t) > FEW:
-        # Two keys in place of a stable sort, which would keep a second copy of the keys.
-        ordered, order = jax.lax.sort((t, index), num_keys=2, is_stable=False)
-        return ordered, order
+        return _by_size(t, index)
     before = (t[:, None] < t[None, :]) | ((t[:, None] == t[None, :]) & (index[:, None] < index[None, :]))
     place = jnp.sum(before, axis=0, dtype=jnp.int32)
     order = jnp.argmax(place[None, :] == index[:, None], axis=1)
     return t[order], order.astype(jnp.int32)
 
 
+def _by_size(t: Vector, index: Int[Array, " k"]) -> tuple[Vector, Int[Array, " k"]]:
+    """Some breakpoints in their order, ties in that of their index, and the index of each."""
+    # Two keys in place of a stable sort, which would keep a second copy of the keys.
+    ordered, order = jax.lax.sort((t, index), num_keys=2, is_stable=False)
+    return ordered, order
+
+
 def _first(t: Vector) -> tuple[Vector, Int[Array, " k"], Int[Array, ""]]:
     """`_sorted`, of the least FIRST breakpoints alone, and how many of these no other one comes before."""
     narrow = t.astype(jnp.float32)  # which keeps the order, but for ties; a selection in float64 sorts all
     least, index = jax.lax.top_k(-narrow, FIRST)
-    ordered, order = jax.lax.sort((t[index], index), num_keys=2, is_stable=False)
-    return ordered, order, jnp.sum(least > least[-1], dtype=int)
+    return *_by_size(t[index], index), jnp.sum(least > least[-1], dtype=int)
 
 
 def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:

@@ -99,10 +99,12 @@ def _derivative(function: Callable, at: tuple, along: tuple) -> PyTree:
     (along, D along) of [[I, 0], [-D, I]] [p, q] = [along, 0] the transpose is ours to write.
     """
     t = _vector(along)
-    shape = jax.eval_shape(lambda t: jax.jvp(function, at, _tree(along, t))[1], t)
+
+    def moved(t: Vector) -> PyTree:
+        return jax.jvp(function, at, _tree(along, t))[1]
 
     def derivative(t: Vector) -> Vector:
-        return _vector(jax.jvp(function, at, _tree(along, t))[1])
+        return _vector(moved(t))
 
     k, rest = len(t), jax.eval_shape(derivative, t)
 
@@ -117,7 +119,7 @@ def _derivative(function: Callable, at: tuple, along: tuple) -> PyTree:
         return jnp.where(jnp.any(asked != 0), b - (vecmat(asked) - asked), b)
 
     b = jnp.concatenate([t, jnp.zeros(rest.shape, rest.dtype)])
-    return _tree(shape, jax.lax.custom_linear_solve(matvec, b, solve, transposed)[k:])
+    return _tree(jax.eval_shape(moved, t), jax.lax.custom_linear_solve(matvec, b, solve, transposed)[k:])
 
 
 def _vector(tree: PyTree) -> Vector:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool
 
 from . import implicit
 from .argmin import Result, ravel, trace
-from .arguments import PyTree, check_args, check_bounds, check_linear_solver
+from .arguments import PyTree, check_args, check_bounds, check_callable, check_linear_solver
 from .box import Box, Scalar
 
 
@@ -83,8 +83,7 @@ def reduced_solve(
       Fiacco, Introduction to Sensitivity and Stability Analysis in Nonlinear Programming, Academic Press (1983), §3.2.
     """
     check_linear_solver(linear_solver)
-    if not callable(fun):
-        raise TypeError(f"fun must be a function of x, got {type(fun).__name__}")
+    check_callable(fun)
     if not isinstance(result, Result):
         raise TypeError(f"result must be what minimize returned, got {type(result).__name__}")
     if jnp.ndim(result.status) > 0:

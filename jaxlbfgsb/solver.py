@@ -346,7 +346,7 @@ def continue_from(state: State, box: Box | None = None) -> State:
 
     Args:
       state: one that has ended.
-      box: the bounds from now on; the iterate is projected on them.
+      box: the bounds from now on; the iterate is projected on them. None if the state began without any.
 
     Examples:
       >>> import jax, jax.numpy as jnp

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .argmin import Result, ravel
-from .arguments import PyTree, check_bounds, gathered, in_tuple
+from .arguments import PyTree, check_bounds, check_callable, described, gathered, in_tuple
 
 
 def covariance(
@@ -55,8 +55,7 @@ def covariance(
     References:
       Seber, Wild, Nonlinear Regression, Wiley (1989), §2.1.2; NIST's StRD certifies the same deviations.
     """
-    if not callable(fun):
-        raise TypeError(f"fun must be a function of x, got {type(fun).__name__}")
+    check_callable(fun)
     if not isinstance(result, Result):
         raise TypeError(f"result must be a Result, of minimize or minimize_many, got {type(result).__name__}")
     if not isinstance(in_axes, tuple) or len(in_axes) != 2:
@@ -83,10 +82,7 @@ def _covariance(fun: Callable, x: PyTree, args: tuple, bounds: Any) -> Float[Arr
 
     shape = jax.eval_shape(lambda: fun(unravel(point), *args))
     if not isinstance(shape, jax.ShapeDtypeStruct) or not jnp.issubdtype(shape.dtype, jnp.floating):
-        found = (
-            f"{shape.dtype}{list(shape.shape)}" if isinstance(shape, jax.ShapeDtypeStruct) else f"the pytree {shape}"
-        )
-        raise TypeError(f"fun must return one real floating-point array, residuals or a scalar, got {found}")
+        raise TypeError(f"fun must return one real floating-point array, residuals or a scalar, got {described(shape)}")
     both = free[:, None] & free[None, :]
     root, known = (_of_likelihood if shape.shape == () else _of_residuals)(flat, point, free)
     return jnp.where(both, jnp.where(known, root.T @ root, jnp.inf), 0)
