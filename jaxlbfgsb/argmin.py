@@ -5,9 +5,9 @@ The objective is traced once, to a jaxpr that serves validation, the loop and th
 program.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from types import ModuleType
+from types import ModuleType, NoneType
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +30,7 @@ from .arguments import (
     check_memory_size,
     check_options,
     check_x0,
+    closed_over,
     described,
     inside_jit,
     is_array,
@@ -38,6 +39,8 @@ from .arguments import (
 from .box import Box, Scalar, Vector
 from .solver import Options, State, init, step
 from .status import Status
+
+OPAQUE = (jax.Array, np.ndarray, np.generic, bool, int, float, complex, str, bytes, NoneType, type, ModuleType)
 
 
 class Result(NamedTuple):
@@ -183,20 +186,36 @@ def check_statics(fun: Any, memory_size: Any) -> tuple[Callable, int]:
         hash(fun)
     except TypeError:  # an instance with arrays in it, say
         fun = fun.__call__
-    if _holds_traced(fun, set()):
+    if _holds_traced(fun):
         fun = partial(fun)  # which is like no other: fun itself stays the same when what it holds becomes another
     return fun, memory_size
 
 
-def _holds_traced(thing: Any, seen: set[int]) -> bool:
-    """Whether a traced value is in the closure of a function, the object of a method, or an attribute, however deep."""
-    if isinstance(thing, Tracer) or id(thing) in seen or isinstance(thing, (type, ModuleType)) or is_array(thing):
-        return isinstance(thing, Tracer)
-    seen.add(id(thing))
-    cells = [getattr(cell, "cell_contents", None) for cell in getattr(thing, "__closure__", None) or ()]
-    inside = [*cells, *getattr(thing, "__dict__", {}).values(), getattr(thing, "__self__", None)]
-    inside += thing.values() if isinstance(thing, dict) else ()  # a list may be where an objective notes its calls
-    return any(_holds_traced(part, seen) for part in inside)
+def _holds_traced(fun: Callable) -> bool:
+    """Whether a traced value is in the closure of a function, the object of a method, or a part of it, however deep."""
+    seen, waiting = {}, [fun]
+    while waiting:
+        thing = waiting.pop()
+        if isinstance(thing, Tracer):
+            return True
+        if id(thing) not in seen and not isinstance(thing, OPAQUE):
+            seen[id(thing)] = thing
+            waiting += _parts(thing)
+    return False
+
+
+def _parts(thing: Any) -> list:
+    """What an object holds: a function in its closure, a container as entries, any other as attributes."""
+    found = [*closed_over(thing), *getattr(thing, "__dict__", {}).values(), getattr(thing, "__self__", None)]
+    if isinstance(thing, Mapping):
+        found += thing.values()
+    elif isinstance(thing, (list, tuple, set, frozenset)):
+        found += thing
+    elif isinstance(thing, partial):
+        found += [thing.func, thing.args, thing.keywords]
+    slots = [vars(base).get("__slots__", ()) for base in type(thing).__mro__]
+    names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
+    return [*found, *(getattr(thing, name, None) for name in names)]
 
 
 def _solve(

@@ -281,5 +281,16 @@ def is_array(value: Any) -> bool:
     return isinstance(value, (jax.Array, np.ndarray, np.generic))
 
 
+def closed_over(function: Any) -> list:
+    """What a function has in its closure, as far as it is assigned."""
+    found = []
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:  # an empty one
+            continue
+    return found
+
+
 def _at(path: Any) -> str:
     return jax.tree_util.keystr(path)

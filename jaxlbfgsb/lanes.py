@@ -54,7 +54,8 @@ class _Lanes(NamedTuple):
 
     state: State  # of each lane
     aux: PyTree
-    problem: Int[Array, " L"]  # that the lane is at; K when idle
+    problem: Int[Array, " L"]  # that the lane is at, or was before none waited any more
+    idle: Bool[Array, " L"]
     waiting: Int[Array, ""]  # the first problem that no lane has taken
     left: Int[Array, ""]  # problems without a result
     trips: Int[Array, ""]
@@ -125,18 +126,20 @@ def _run(
 
     def trip(at_work: _Lanes) -> _Lanes:
         state, aux = evaluate(at(at_work.problem), (at_work.state, at_work.aux))
-        finished = (state.status != Status.RUNNING) & (at_work.problem < count)
-        rank = jnp.cumsum(finished.astype(int), dtype=int)
+        finished = (state.status != Status.RUNNING) & ~at_work.idle
+        following = at_work.waiting - 1 + jnp.cumsum(finished.astype(int), dtype=int)
         to = jnp.where(finished, at_work.problem, K)  # K is nowhere: dropped
         rows = *_rows(state), aux
         results = jax.tree.map(lambda all, row: all.at[to].set(row, mode="drop"), at_work.results, rows)
-        problem = jnp.where(finished, jnp.minimum(at_work.waiting + rank - 1, count), at_work.problem)
+        takes = finished & (following < count)
+        problem = jnp.where(takes, following, at_work.problem)  # one that idles stays at its own: fun sees no other's x
         return _Lanes(
-            state=_refill(finished & (problem < count), begin(at(problem)), state),
+            state=_refill(takes, begin(at(problem)), state),
             aux=aux,
             problem=problem,
-            waiting=at_work.waiting + rank[-1],
-            left=at_work.left - rank[-1],
+            idle=at_work.idle | (finished & ~takes),
+            waiting=following[-1] + 1,
+            left=at_work.left + at_work.waiting - following[-1] - 1,
             trips=at_work.trips + 1,
             results=results,
         )
@@ -148,7 +151,8 @@ def _run(
     start = _Lanes(
         state=state,
         aux=none,
-        problem=jnp.minimum(first, count),
+        problem=first,
+        idle=first >= count,
         waiting=jnp.asarray(L, int),
         left=count,
         trips=jnp.zeros((), int),

@@ -79,8 +79,8 @@ def minimize_many(
 ) -> Result:
     """Local minimizers of many problems fun(x, *args), l ≤ x ≤ u: `minimize` for each, on lanes that are refilled.
 
-    A problem's result is that of `minimize` to rounding, and does not depend on its neighbours. A problem that goes
-    wrong (NaN, bounds that cross, a limit reached) says so in its `status` and disturbs no other.
+    A problem's result is that of `minimize` to rounding, and depends on its neighbours by rounding at most: bit for bit
+    it does not where XLA's code for fun rounds alike in all lanes (docs/scaling.md). A problem that goes wrong (NaN, bounds that cross, a limit reached) says so in its `status` and disturbs no other.
 
     Args:
       fun: as for `minimize`: a function of one problem.
@@ -97,7 +97,7 @@ def minimize_many(
       options: as for `minimize`; a field that is an array has one entry a problem.
       mesh: devices to share the problems among, those of other processes included; None for the default device. Not
         several CPU devices of one process if fun calls LAPACK (cholesky, solve, eigh), in which they wait for ever. For
-        a derivative outside of jit enter `jax.set_mesh(mesh)`, which jax.grad needs where axes are explicit.
+        a derivative enter `jax.set_mesh(mesh)`, which jax.grad needs where axes are explicit.
       progress: whether to show a bar: fits done, fits a second, share converged.
       resume: a folder for results as they come, made if it is not there. The same call with the same folder, after
         whatever has ended it, fits only what is missing. Neither goes inside jit, grad or vmap, nor with devices of
@@ -225,6 +225,8 @@ def _flags(axes: Any, tree: PyTree, name: str) -> PyTree:
     def flag(path: Any, leaf: Any, axis: Any) -> bool:
         if axis is not None and (isinstance(axis, bool) or axis != 0):
             raise ValueError(f"in_axes must be 0 or None for each leaf, got {axis!r} for {name}{_at(path)}")
+        if isinstance(leaf, np.ma.MaskedArray):
+            raise TypeError(f"{name}{_at(path)} must be no masked array, which JAX cannot hold: give the mask as weights")
         if axis == 0 and np.ndim(leaf) == 0:
             raise ValueError(f"{name}{_at(path)} must have a leading axis, one entry a problem; in_axes=None shares it")
         return axis == 0

@@ -1,9 +1,13 @@
 """README.md and docs/: every Python line runs, one namespace a page; links lead somewhere; named tests exist."""
 
 import re
+from functools import cache
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -29,9 +33,36 @@ def leads_somewhere(link, page):
     return to.exists() and (not anchor or anchor in anchors_of(to))
 
 
+@cache
+def names_after(page):
+    """What the code of a page leaves behind."""
+    names = {}
+    exec("\n".join(code_of(page.read_text())), names)
+    return names
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_blocks_run(page, capsys):
-    exec("\n".join(code_of(page.read_text())), {})
+    names_after(page)
+
+
+def test_the_gradient_through_the_folds_tunes_the_penalty_and_the_bound(capsys):
+    names = names_after(ROOT / "docs" / "derivatives.md")
+    unseen, start, tuned = names["unseen"], names["start"], names["tuned"]
+    assert tuned.fun < unseen(start) - 1e-4
+    for name, found in jax.grad(unseen)(start).items():
+        above, below = ({**start, name: start[name] + h} for h in (1e-3, -1e-3))
+        assert_allclose(found, (unseen(above) - unseen(below)) / 2e-3, rtol=2e-5)
+        assert abs(found) > 1e-4
+
+
+def test_leaving_a_point_out_is_foretold_as_well_as_the_docs_say(capsys):
+    names = names_after(ROOT / "docs" / "derivatives.md")
+    foretold, found = names["foretold"], names["found"]
+    error = np.abs(foretold - found).max(1) / np.abs(found).max(1)
+    assert found.shape == (8, 250)
+    assert 0.02 <= error.min().round(2)
+    assert error.max().round(2) <= 0.06
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)

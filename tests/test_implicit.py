@@ -253,6 +253,61 @@ class Nested:
         return self.models["a"](x)
 
 
+class Slotted:
+    __slots__ = "held"
+
+    def __init__(self, held):
+        self.held = held
+
+
+class Pair(NamedTuple):
+    first: jax.Array
+    second: int
+
+
+HOLDERS = {
+    "tuple": lambda centre: (centre,),
+    "list": lambda centre: [0, [centre]],
+    "named tuple": lambda centre: Pair(centre, 1),
+    "dict": lambda centre: {0: centre},
+    "slots": Slotted,
+    "partial": lambda centre: partial(bowl, centre=centre),
+}
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("as_partial", [False, True])
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_so_does_one_that_holds_it_in(holder, as_partial, many):
+    kept = [None]
+
+    def misfit(x, kept):
+        leaf = kept[0].held if holder == "slots" else kept[0]
+        leaf = leaf.keywords["centre"] if holder == "partial" else leaf
+        return bowl(x, jax.tree.leaves(leaf)[-1 if holder == "list" else 0])
+
+    fun = partial(misfit, kept=kept) if as_partial else lambda x: misfit(x, kept)
+
+    def fitted(centre):
+        kept[0] = HOLDERS[holder](centre)
+        if many:
+            return minimize_many(fun, jnp.zeros((1, 3)), bounds=BOX, options=TIGHT).x[0, 0]
+        return minimize(fun, jnp.zeros(3), bounds=BOX, options=TIGHT).x[0]
+
+    fitted(CENTRE)
+    expected = jax.grad(lambda centre: solution(centre).x[0])(CENTRE)
+    for _ in range(2):
+        assert_allclose(jax.grad(fitted)(CENTRE), expected, rtol=1e-12)
+
+
+def test_an_empty_cell_of_a_closure_is_no_hindrance():
+    def fun(x):
+        return later if x.shape == (7,) else jnp.sum((x - 1) ** 2)
+
+    assert_allclose(minimize(fun, jnp.zeros(2)).x, [1, 1])
+    later = 0.0
+
+
 @way
 def test_a_custom_rule_that_closes_over_a_traced_value_is_refused(way):
     def closing(centre):
@@ -643,6 +698,18 @@ def test_a_run_that_never_began_gives_nan(mode, field):
         return getattr(minimize(bowl, jnp.zeros(3), CENTRE, bounds=(lower, BOX[0])), field)
 
     assert jnp.all(jnp.isnan(mode(crossed)(jnp.ones(3))))
+
+
+def test_a_run_that_ended_on_nan_gives_nan():
+    def fenced(x, c):
+        return jnp.where(x[0] < 0.5, jnp.nan, c * x[0] + (x[1] - c) ** 2)
+
+    def x(c):
+        return minimize(fenced, jnp.ones(2), c).x
+
+    assert minimize(fenced, jnp.ones(2), 1.0).status == Status.NON_FINITE
+    assert minimize(fenced, jnp.ones(2), 1.0).iterations > 0
+    assert jnp.all(jnp.isnan(jax.jacfwd(x)(1.0)))
 
 
 def test_large_problems_take_conjugate_gradients_in_memory_for_vectors():
