@@ -6,7 +6,8 @@ Rows are circular and nothing is ever rolled or permuted. What depends on time, 
 (0 is the newest). Rows without a pair hold leftovers, never cleared because that would write all (m, n) numbers:
 whoever reads the memory masks them with `live`.
 
-A push costs one (2m × n)(n × 2) product, without bounds one (m × n)(n); the Gram matrices are never rebuilt.
+A push costs one (2m × n)(n × 2) product, without bounds one (m × n)(n), with a partition two (2m × n)(n × 2); the Gram
+matrices are never rebuilt.
 """
 
 from typing import NamedTuple
@@ -15,7 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from . import partition
 from .box import Scalar
+from .partition import Partition
 
 Square = Float[Array, "m m"]
 Pair = Float[Array, "2 n"]
@@ -30,12 +33,14 @@ class Memory(NamedTuple):
     theta: Scalar
     held: Int[Array, ""]  # how many pairs there are
     slot: Int[Array, ""]  # the row that the next one takes
+    partition: Partition | None = None  # kept for subspace.py if the variables are many
 
 
 def empty(n: int, m: int, dtype: jnp.dtype, products: int = 2) -> Memory:
     """A memory for m pairs that holds none: B = I. With one product it is for inverse.py, with none for dense.py."""
     gram, none = jnp.zeros((products, m, m), dtype) if products else None, jnp.zeros((), int)
-    return Memory(jnp.zeros((2, m, n), dtype), gram, jnp.ones(m, dtype), jnp.ones((), dtype), none, none)
+    kept = partition.empty(n, m, dtype) if products == 2 and n > partition.CHUNK else None
+    return Memory(jnp.zeros((2, m, n), dtype), gram, jnp.ones(m, dtype), jnp.ones((), dtype), none, none, kept)
 
 
 def forget(memory: Memory, everything: Bool[Array, ""]) -> Memory:
@@ -85,7 +90,7 @@ def count(memory: Memory, ys: Pair, sy: Scalar, keep: Bool[Array, ""]) -> Memory
     """The memory with the pair just written counted in, if `keep`; sy = sᵀy as the line search has it."""
     here = age(memory) == 0
     held = jnp.minimum(memory.held + keep.astype(int), len(here))
-    gram, D = memory.gram, jnp.where(keep & here, sy, memory.D)
+    gram, D, kept = memory.gram, jnp.where(keep & here, sy, memory.D), memory.partition
     if gram is None or len(gram) == 1:
         yy = jnp.sum(ys[0] ** 2)
         if gram is not None:
@@ -96,7 +101,9 @@ def count(memory: Memory, ys: Pair, sy: Scalar, keep: Bool[Array, ""]) -> Memory
         row, column = keep & here[None, :, None], keep & here[None, None, :]
         gram = jnp.where(row, rows[:, None, :], jnp.where(column, columns[:, :, None], gram))
         yy = jnp.sum(jnp.where(here, products[0, :, 0], 0))
-    return memory._replace(gram=gram, D=D, theta=jnp.where(keep, yy / sy, memory.theta), held=held)
+        kept = kept and partition.add(kept, memory.YS, ys, products[:, :, 0], keep & here)
+    theta = jnp.where(keep, yy / sy, memory.theta)
+    return memory._replace(gram=gram, D=D, theta=theta, held=held, partition=kept)
 
 
 def push(memory: Memory, s: Float[Array, " n"], y: Float[Array, " n"]) -> Memory:

@@ -22,10 +22,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from . import cauchy, dense, inverse, linesearch, subspace
+from . import cauchy, dense, inverse, linesearch, partition, subspace
 from .box import Box, Scalar, Vector, project, projected_gradient, reach
 from .linesearch import STEP_MAX, Search
-from .memory import Memory, count, empty, forget, write
+from .memory import Memory, age, count, empty, forget, write
 from .model import model
 from .status import Status
 
@@ -235,7 +235,7 @@ def update(
     def aim() -> tuple[Vector, Array, dict]:
         # At the last iterate too: the run may be continued.
         counted = forget(count(memory, ys, sy, curved), failed)
-        target, first, descent = _aim(iterate, counted, box, iterations == 0, linesearch.unpack(state.search))
+        target, first, descent, counted = _aim(iterate, counted, box, iterations == 0, linesearch.unpack(state.search))
         return target, linesearch.pack(first), _small(forget(counted, ~descent & ~done))
 
     def go_on() -> tuple[Vector, Array, dict]:
@@ -277,15 +277,15 @@ def _displacement(state: State, search: Search, x: Vector | None) -> tuple[Vecto
 
 def _small(memory: Memory) -> dict:
     """What may leave a conditional: nothing of size (m, n)."""
-    return {"gram": memory.gram, "D": memory.D, "theta": memory.theta, "held": memory.held}
+    return {name: getattr(memory, name) for name in ("gram", "D", "theta", "held", "partition")}
 
 
 def _aim(
     iterate: Iterate, memory: Memory, box: Box | None, first: Bool[Array, ""], opening: Search
-) -> tuple[Vector, Search, Bool[Array, ""]]:
-    """The target x̄, the search for a step towards it, and whether the model gave a descent direction."""
+) -> tuple[Vector, Search, Bool[Array, ""], Memory]:
+    """The target x̄, the search for a step towards it, whether the model gave a descent direction, and the memory."""
     x, f, g = iterate
-    target = _minimum(x, g, memory, box)
+    target, memory = _minimum(x, g, memory, box)
     nearest = x - g if box is None else project(x - g, box)
 
     # One fallback for all that can go wrong on the way here, NaN meaning no: B = I, whose Cauchy point is P(x - g).
@@ -295,13 +295,13 @@ def _aim(
     longest = STEP_MAX if box is None else jnp.minimum(STEP_MAX, jnp.min(reach(x, d, box)))
     step_max = jnp.where(first, opening.step_max, longest)
     step = jnp.minimum(step_max, jnp.where(first, opening.step / jnp.sqrt(d @ d), 1))
-    return target, linesearch.begin(f, g @ d, step, step_max), descent
+    return target, linesearch.begin(f, g @ d, step, step_max), descent, memory
 
 
-def _minimum(x: Vector, g: Vector, memory: Memory, box: Box | None) -> Vector:
+def _minimum(x: Vector, g: Vector, memory: Memory, box: Box | None) -> tuple[Vector, Memory]:
     """x̄, the minimum of the model; in a box, over the variables that are free at its Cauchy point. BLNZ §4, §5."""
     if box is None:
-        return x + inverse.step(g, memory)
+        return x + inverse.step(g, memory), memory
     held = memory.held > 0  # without pairs, xᶜ is the model's minimum
     if memory.gram is None:
         B, theta = dense.hessian(memory)
@@ -311,9 +311,12 @@ def _minimum(x: Vector, g: Vector, memory: Memory, box: Box | None) -> Vector:
     else:
         B = model(memory)
         point, c, free = cauchy.cauchy_point(x, g, box, B)
+        if memory.partition is not None:
+            memory = memory._replace(partition=partition.move(memory.partition, memory.YS, age(memory), free))
+            B = B._replace(memory=memory)
         free = free & held
         d = subspace.subspace_step(x, g, cauchy.CauchyPoint(point, c, free), B)
-    return subspace.target(x, g, point, d, free, box)
+    return subspace.target(x, g, point, d, free, box), memory
 
 
 def _trial(x: Vector, target: Vector, step: Scalar, box: Box | None) -> Vector:

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from problems import BY_NAME, PROBLEMS, bumpy, random_problem
 from scipy.optimize import fmin_l_bfgs_b
 from threadpoolctl import threadpool_limits
 
-from jaxlbfgsb import Box, Options, Status, init, minimize, solver
+from jaxlbfgsb import Box, Options, Status, init, minimize, partition, solver
 from jaxlbfgsb.solver import Iterate
 
 # Stable problems with other counts, and why.
@@ -81,6 +81,10 @@ def case(key):
 
 @cache
 def ours(key):
+    return by_updates(key)
+
+
+def by_updates(key):
     """Our run, the value and gradient being computed outside, as SciPy's are."""
     value_and_grad, x0, *bounds = case(key)
     box = Box(*map(jnp.asarray, bounds)) if np.isfinite(bounds).any() else None
@@ -204,6 +208,28 @@ def test_counts_of_minimize_on_the_list_are_scipys(name):
     result = minimize(value_and_grad, x0, bounds=tuple(bounds), value_and_grad=True)
     counts = int(result.iterations), int(result.evaluations)
     holds_if_stable((counts == scipys(name).counts) != (name in EXCEPTIONS), name)
+
+
+# In a box with n > 2m, where a partition of more variables would be kept.
+BOXED = [p.name for p in PROBLEMS if len(p.x0) > 20 and np.isfinite([p.lower, p.upper]).any() and p.name not in LONG]
+
+
+@pytest.mark.parametrize("name", [*BOXED, *((n, seed) for n in (25, 60) for seed in range(6))])
+def test_counts_with_a_partition_that_is_kept_are_scipys(name, monkeypatch):
+    monkeypatch.setattr(partition, "CHUNK", 20)
+    monkeypatch.setattr(partition, "MANY", 2)
+    holds_if_stable(by_updates(name).counts == scipys(name).counts, name)
+
+
+def test_the_path_of_ten_thousand_variables_is_scipys():
+    rng = np.random.default_rng(0)
+    x0, upper = np.clip(rng.normal(size=10_000), -1.5, 0.8), np.where(np.arange(10_000) % 3 == 0, 0.8, 2.0)
+    bounds = np.full(10_000, -1.5), upper
+    both = jax.jit(jax.value_and_grad(lambda x: 100 * jnp.sum((x[1:] - x[:-1] ** 2) ** 2) + jnp.sum((1 - x) ** 2)))
+    found = minimize(both, x0, bounds=bounds, value_and_grad=True, options=Options(max_iterations=20))
+    x, _, end = fmin_l_bfgs_b(both, x0, bounds=list(zip(*bounds, strict=True)), maxiter=20)
+    assert (found.iterations, found.evaluations) == (end["nit"], end["funcalls"])
+    assert_allclose(found.x, x, atol=1e-6)  # SciPy's own moves by 3e-8 if its gradient does by 1e-15
 
 
 @pytest.mark.parametrize("name", NAMES)

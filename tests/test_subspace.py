@@ -111,29 +111,6 @@ def test_a_reduced_matrix_that_is_not_positive_definite_makes_the_step_nan():
     assert np.isnan(step(np.zeros(3), np.ones(3), np.zeros(3), free, memory)[free]).all()
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 20, 59, 60])
-def test_masked_products_are_the_same_in_chunks_of_any_size(chunk, monkeypatch):
-    q = draw.quadratic(0, 60, 5)
-    monkeypatch.setattr(subspace, "CHUNK", chunk)
-    (_, free), (Y, S) = some_point(q), np.asarray(q.memory.YS)
-    found = jax.jit(lambda *args: subspace.masked_products(*args))(q.memory.YS, free)
-    expected = [Y[:, free] @ Y[:, free].T, S[:, free] @ Y[:, free].T,
-                S[:, ~free] @ S[:, ~free].T, S[:, ~free] @ Y[:, ~free].T]  # fmt: skip
-    scale = 60 * EPS * np.array([np.abs(a) @ np.abs(b).T for a, b in ((Y, Y), (S, Y), (S, S), (S, Y))])
-    assert (np.abs(np.array(found) - expected) <= scale).all()
-
-
-@pytest.mark.parametrize("chunk", [7, 60])
-def test_masked_products_do_not_cancel(chunk, monkeypatch):
-    q = draw.quadratic(0, 60, 5)
-    monkeypatch.setattr(subspace, "CHUNK", chunk)
-    free = np.arange(60) < 57
-    S = np.asarray(q.memory.YS[1]) * np.where(free, 1, 1e-8)
-    _, _, found, _ = jax.jit(lambda *args: subspace.masked_products(*args))(np.stack([S, S]), free)
-    held = S[:, ~free]
-    assert (np.abs(found - held @ held.T) <= 60 * EPS * np.abs(held) @ np.abs(held).T).all()
-
-
 def drawn_step(seed, dtype=np.float64):
     """x, g, a point of the box, a step from there and the free variables, where the step leaves the box."""
     rng = np.random.default_rng(seed)
