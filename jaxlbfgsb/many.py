@@ -79,8 +79,9 @@ def minimize_many(
 ) -> Result:
     """Local minimizers of many problems fun(x, *args), l ≤ x ≤ u: `minimize` for each, on lanes that are refilled.
 
-    A problem's result is that of `minimize` to rounding, and depends on its neighbours by rounding at most: bit for bit
-    it does not where XLA's code for fun rounds alike in all lanes (docs/scaling.md). A problem that goes wrong (NaN, bounds that cross, a limit reached) says so in its `status` and disturbs no other.
+    A problem's result is that of `minimize` to rounding, and its neighbours change it by rounding at most: where XLA's
+    code for fun rounds alike in all lanes, not by one bit (docs/scaling.md). A problem that goes wrong (NaN, bounds that
+    cross, a limit reached) says so in its `status` and disturbs no other.
 
     Args:
       fun: as for `minimize`: a function of one problem.
@@ -226,7 +227,9 @@ def _flags(axes: Any, tree: PyTree, name: str) -> PyTree:
         if axis is not None and (isinstance(axis, bool) or axis != 0):
             raise ValueError(f"in_axes must be 0 or None for each leaf, got {axis!r} for {name}{_at(path)}")
         if isinstance(leaf, np.ma.MaskedArray):
-            raise TypeError(f"{name}{_at(path)} must be no masked array, which JAX cannot hold: give the mask as weights")
+            raise TypeError(
+                f"{name}{_at(path)} must be no masked array, which JAX cannot hold: give the mask as weights"
+            )
         if axis == 0 and np.ndim(leaf) == 0:
             raise ValueError(f"{name}{_at(path)} must have a leading axis, one entry a problem; in_axes=None shares it")
         return axis == 0

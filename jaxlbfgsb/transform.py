@@ -263,11 +263,14 @@ def _is_masked(node: Any) -> bool:
 
 
 def _without_masked(bound: PyTree, params: PyTree) -> PyTree:
-    """The bound with None for what is masked out of params, where it has their structure; else as it is."""
-    try:
-        return jax.tree.map(lambda p, b: None if _is_masked(p) else b, params, bound, is_leaf=_is_masked)
-    except ValueError:
+    """The bound, a prefix of params, with None for what is masked out of them."""
+    if _is_masked(params):
+        return None
+    bounds, kind = jax.tree.flatten(bound, is_leaf=lambda part: part is not bound)
+    parts, like = jax.tree.flatten(params, is_leaf=lambda part: part is not params)
+    if kind != like or jax.tree_util.treedef_is_leaf(kind):
         return bound
+    return jax.tree.unflatten(kind, map(_without_masked, bounds, parts))
 
 
 def _compact(bound: Any) -> Array:
@@ -309,7 +312,8 @@ def _layout(params: PyTree, state: LbfgsbState) -> LbfgsbState | None:
         spec = PartitionSpec(*[None] * (leaf.ndim - 1), *vector)
         return NamedSharding(mesh, spec) if leaf.shape[-1:] == (n,) else scalar
 
-    return jax.tree.map(sharding, state)._replace(grad=jax.tree.unflatten(jax.tree.structure(params), place))
+    grad = jax.tree.unflatten(jax.tree.structure(params), [s if s in named else scalar for s in place])
+    return jax.tree.map(sharding, state)._replace(grad=grad)
 
 
 def _is_explicit(sharding: Any) -> bool:
@@ -368,9 +372,11 @@ def _step(
 ) -> tuple[PyTree, LbfgsbState]:
     dtype = state.solver.x.dtype
     x, g = ravel(jax.tree.map(lambda p: _rounded(p.astype(dtype), p.dtype), params))[0], ravel(grads)[0]
-    digits = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(params))
-    off = ~(jnp.max(jnp.abs(x - state.solver.x)) - digits * jnp.max(jnp.abs(x)) <= state.gap)
-    run, missed = _advance(state.solver, state.missed, x, value.astype(dtype), g.astype(dtype), off, box, options)
+    digits = ravel(jax.tree.map(lambda p: jnp.full(p.shape, jnp.finfo(p.dtype).eps, dtype), params))[0]
+    off = ~(jnp.max(jnp.abs(x - state.solver.x)) - jnp.max(digits) * jnp.max(jnp.abs(x)) <= state.gap)
+    run, missed = _advance(
+        state.solver, state.missed, x, value.astype(dtype), g.astype(dtype), off, digits, box, options
+    )
     updates, gap = _reach(params, run.x, box)
     updates = jax.tree.map(lambda u: jnp.where(state.done, jnp.zeros_like(u), u), updates)
     arrived = (gap == 0) & jnp.all(run.x == run.iterate.x)
@@ -390,6 +396,7 @@ def _advance(
     f: Scalar,
     g: Vector,
     off: Bool[Array, ""],
+    digits: Vector,
     box: Box | None,
     options: Options,
 ) -> tuple[State, Bool[Array, " n"]]:
@@ -408,6 +415,11 @@ def _advance(
     old = new.iterate
     bound = jnp.where(old.x - box.lower <= box.upper - old.x, box.lower, box.upper)
     ahead = jnp.where(missed & (new.target == bound), bound, new.x)
+
+    # So is, at the end, one that an active variable came as near to as its digits let a shortened step come.
+    short = old.g * (old.x - bound) > 0
+    short &= jnp.abs(old.x - bound) <= 2 * digits * jnp.maximum(jnp.abs(old.x), jnp.abs(bound))
+    ahead = jnp.where(short & (new.status != Status.RUNNING), bound, ahead)
 
     # After the end: the step onto such bounds lowers f or changes it by rounding, unless f is not smooth there.
     closing = ~running & jnp.all(x == run.x) & jnp.any(x != old.x)

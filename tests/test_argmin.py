@@ -353,7 +353,7 @@ def counted(fun=bowl):
     calls = []
 
     def counting(x, *args):
-        calls.append(x)
+        calls.append(1)
         return fun(x, *args)
 
     return counting, calls

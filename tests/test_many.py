@@ -224,7 +224,7 @@ def test_objective_is_traced_and_compiled_once_a_program(caplog):
     calls = []
 
     def bowl(x, c):
-        calls.append(x)
+        calls.append(1)
         return jnp.sum((x - c) ** 2)
 
     with jax.log_compiles():
@@ -856,7 +856,7 @@ def test_a_mesh_compiles_once():
     traces = []
 
     def traced(x):
-        traces.append(x)
+        traces.append(1)
         return jnp.sum(x**2)
 
     for _ in range(3):

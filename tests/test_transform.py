@@ -151,6 +151,13 @@ def test_end_is_no_worse_than_that_of_minimize(name):
     assert listed(name).state.value <= f + 1e-8 * max(1, abs(f))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(CHAOTIC))
+def test_end_where_rounding_decides_is_about_that_of_minimize(name):
+    start, f = BY_NAME[name].fun(jnp.asarray(BY_NAME[name].x0)), minimized(name).fun
+    assert listed(name).state.value - f <= 1e-5 * (start - f)
+
+
 @pytest.mark.parametrize("name", ["hs1", "hs2", "quadratic_1e2"])
 def test_one_evaluation_a_step(name):
     assert len(listed(name).points) - listed(name).solver.evaluations in (0, 1)  # 1: the start was outside the bounds
@@ -706,6 +713,12 @@ for kind, wraps in (AxisType.Auto, (jax.jit, lambda step: step)), (AxisType.Expl
         best = jax.tree.map(jnp.array_equal, best_params(t, y), y)
         print(kept, int(s.count) == int(t.count), bool(jnp.allclose(y["v"], x["v"])), bool((y["w"] == 1.0).all()),
               jax.tree.all(best), t.solver.memory.YS.sharding.spec == P(None, None, ("b", "a")))
+
+for kind in AxisType.Auto, AxisType.Explicit:  # one leaf on the mesh, another nowhere in particular
+    mesh = jax.make_mesh((4,), ("a",), axis_types=(kind,))
+    x = {"w": jax.device_put(jnp.zeros((4, 2)), NamedSharding(mesh, P("a"))), "v": jnp.zeros(4)}
+    y, t, _ = run(x, -1.0, jax.jit)
+    print(bool(is_done(t)), bool(jnp.allclose(y["v"], 3.0)), bool((y["w"] == 1.0).all()))
 """
 
 
@@ -721,6 +734,26 @@ def sharded():
 @pytest.mark.parametrize("line", range(3), ids=["jit", "eager", "explicit"])
 def test_sharded_params_and_the_state_keep_their_sharding_and_path(sharded, line):
     assert sharded[line] == "True True True True True True"
+
+
+@pytest.mark.parametrize("line", [3, 4], ids=["auto", "explicit"])
+def test_some_params_may_be_sharded_and_others_not(sharded, line):
+    assert sharded[line] == "True True True"
+
+
+PARTS = {"kept": {"a": jnp.ones(2), "b": jnp.ones(1)}, "moved": {"p": jnp.full(3, 0.5), "q": jnp.full(2, 0.5)}}
+BOUND = {"kept": {"a": jnp.zeros(2), "b": 0.0}, "moved": 0.75}
+
+
+@pytest.mark.parametrize("mask", [{"kept": False, "moved": True}, jax.tree.map_with_path(
+    lambda path, _: path[0].key == "moved", PARTS)], ids=["prefix", "each leaf"])  # fmt: skip
+@pytest.mark.parametrize("lower", [BOUND, {**BOUND, "kept": None}, {**BOUND, "moved": {"p": 0.75, "q": jnp.full(2, 0.75)}}],
+                         ids=["mixed", "None", "spelled out"])  # fmt: skip
+def test_bounds_of_masked_params_may_be_spelled_in_any_way(mask, lower):
+    tx = optax.masked(lbfgsb(lower, {"kept": None, "moved": 2.0}), mask)
+    state = tx.init(PARTS)
+    updates, state = tx.update(PARTS, state, PARTS, value=jnp.array(1.0))
+    assert_array_equal(optax.apply_updates(PARTS, updates)["moved"]["q"], [0.75, 0.75])
 
 
 # In flax and equinox
