@@ -63,7 +63,7 @@ def fmin_l_bfgs_b(
       func: any Python, called with a new array of float64, `(n,)`, and args. Returns f if fprime is given or
         approx_grad is true, else (f, g). If it returns f alone, the gradient is jax.grad's: func is then traced,
         again at a later call where what it reaches may have changed, and runs compiled and in float64. What one reaches
-        that is jitted already is constant, as jax.jit has it. A RuntimeWarning tells if what was traced has another
+        that is jitted already is constant from the first call on. A RuntimeWarning tells if what was traced has another
         value at x0.
       x0: where to begin, `(n,)` or anything that ravels to it; moved into the bounds first.
       fprime: the gradient of func at (x, *args), `(n,)`.
@@ -110,6 +110,8 @@ def fmin_l_bfgs_b(
         is a TypeError.
       - func must return a tuple, a list or an array for a pair, not a dict; [b] is taken for the bound b.
       - A complex x0 is one ComplexWarning, not two.
+      - A StopIteration that func raises in the differences of approx_grad is passed on; SciPy takes it for their end.
+      - A start whose squared gradient leaves the range of float64 ends as ABNORMAL after one evaluation.
 
     Examples:
       >>> import numpy as np

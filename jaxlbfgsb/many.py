@@ -80,8 +80,8 @@ def minimize_many(
     """Local minimizers of many problems fun(x, *args), l ≤ x ≤ u: `minimize` for each, on lanes that are refilled.
 
     A problem's result is that of `minimize` to rounding, and its neighbours change it by rounding at most: where XLA's
-    code for fun rounds alike in all lanes, not by one bit (docs/scaling.md). A problem that goes wrong (NaN, bounds that
-    cross, a limit reached) says so in its `status` and disturbs no other.
+    code for fun rounds alike in all lanes, not by one bit (docs/scaling.md). A problem that goes wrong (NaN, bounds
+    that cross, a limit reached) says so in its `status` and disturbs no other.
 
     Args:
       fun: as for `minimize`: a function of one problem.

@@ -29,10 +29,10 @@ from jax.stages import Compiled
 from jaxtyping import Array
 
 from . import differences
-from .arguments import is_key, native
+from .arguments import closed_over, is_key, native
 from .differences import Vector
 from .host import READS, device, evaluation, outright, padded
-from .results import program_digest
+from .results import program_digest, python_functions
 
 Answer = Array | np.ndarray
 Evaluation = tuple[Any, Array | np.ndarray]  # func's value, or None where it is the first number of the other
@@ -40,13 +40,17 @@ Objective = Callable[[Vector, Answer], Evaluation]
 
 MOST = 8  # traces that are kept of a function
 HARMLESS = ("abs", "enumerate", "float", "int", "len", "max", "min", "range", "reversed", "sum", "tuple", "zip")
-PLAIN = (bool, int, complex, str, bytes, type(None), np.generic)  # args that cannot change
+PLAIN = (bool, int, complex, str, bytes, type(None))  # args that cannot change
 
 TRACED = "fmin_l_bfgs_b works on values, and these are traced: inside jit, vmap or grad use jaxlbfgsb.minimize"
 THREE = "let func return (f, gradient), pass fprime, or pass approx_grad=True"
 WAYS_OUT = (
     "func returned no pair (f, gradient), so that jax.grad has to give that, but JAX cannot trace func ({error}). "
     f"There are three ways out: {THREE}"
+)
+IN_32_BITS = (
+    "Or JAX, set to 32 bits, keeps a NumPy array that func closes over in float32, and func is traced in float64: "
+    "set jax_enable_x64, or pass the array in args"
 )
 DIFFERS = (
     "func returned {value} at x0, but traced by JAX, in float64, it gives {traced}, and that is what is minimized. If "
@@ -68,8 +72,11 @@ def own(func: Callable, args: tuple[Any, ...], calls: Counter[str]) -> Objective
             return chosen(x, answer)
         value = None
         if _is_jitted(func):
+            within = _within(func)
             with jax.enable_x64(True):
-                pair = is_pair(jax.eval_shape(lambda x: func(x, *jax.tree.map(native, args)), x))
+                pair = func not in _TRACES and is_pair(
+                    jax.eval_shape(lambda x: within(x, *jax.tree.map(native, args)), x)
+                )
         else:
             value = func(x.copy(), *args)
             pair = is_pair(value)
@@ -182,6 +189,7 @@ class _Trace:
 
     digest: str
     jaxpr: Any = field(compare=False)  # of f, or of (f, g)
+    calls_python: bool = field(compare=False)
 
 
 def _by_jax(
@@ -190,12 +198,13 @@ def _by_jax(
     """The objective of a func that JAX differentiates, and its evaluation at x0; `value` is func's, if known."""
     near = jax.default_backend() == "cpu"  # the solver's own device: what it answers need not be copied
     home = device() if near else jax.devices()[0]
-    compiled, parts = _compiled(func, args, x0, home)
+    compiled, parts, calls_python = _compiled(func, args, x0, home, _takes_traced(func, args, x0))
 
     def evaluate(x: Vector, answer: Answer) -> Evaluation:
         calls["fun"] += 1
         calls["grad"] += 1
-        return None, outright(compiled, parts, answer if near else np.asarray(answer))
+        as_it_is = near and not calls_python  # from NumPy's JAX is set to 64 bits, which it asks for in a callback
+        return None, outright(compiled, parts, answer if as_it_is else np.asarray(answer))
 
     def is_func() -> bool:
         traced = np.asarray(first[1])[0]
@@ -203,7 +212,7 @@ def _by_jax(
 
     first = evaluate(x0, answer)
     if not is_func():  # func may ask an argument for its type
-        compiled, parts = _compiled(func, args, x0, home, vary=False)
+        compiled, parts, calls_python = _compiled(func, args, x0, home, vary=False)
         calls.clear()
         first = evaluate(x0, answer)
     if not is_func():
@@ -212,8 +221,9 @@ def _by_jax(
     return evaluate, first
 
 
-def _compiled(func: Callable, args: tuple[Any, ...], x0: Vector, home: Any, vary: bool = True) -> tuple[Compiled, list]:
-    """The `_program` of func, and the arrays that it takes: those that func reaches beside args, and those of args.
+def _compiled(func: Callable, args: tuple[Any, ...], x0: Vector, home: Any, vary: bool) -> tuple[Compiled, list, bool]:
+    """The `_program` of func, the arrays that it takes, those that func reaches beside args and those of args, and
+    whether it calls Python.
 
     func is traced at each call where what it reaches may have changed unseen, else once. Other parts of args than
     arrays and floats are constants, and so are these where func cannot be traced otherwise.
@@ -224,8 +234,7 @@ def _compiled(func: Callable, args: tuple[Any, ...], x0: Vector, home: Any, vary
     with jax.enable_x64(True):
         variable = _at(home, [leaf for leaf, move in zip(leaves, moves, strict=True) if move])
 
-    # Out of its jit, which would keep what func closes over as constants of its own.
-    within = inspect.unwrap(func, stop=lambda inner: not _is_jitted(inner))
+    within = _within(func)
 
     def value(x: Array, variable: list) -> Array:
         rest = iter(variable)
@@ -243,7 +252,7 @@ def _compiled(func: Callable, args: tuple[Any, ...], x0: Vector, home: Any, vary
         for old in list(kept)[:-MOST]:
             kept.pop(old, None)
         trace, consts, _ = found
-        return _program(trace, len(x0), home), consts + variable
+        return _program(trace, len(x0), home), consts + variable, trace.calls_python
     except TypeError:
         if not variable:
             raise
@@ -253,6 +262,22 @@ def _compiled(func: Callable, args: tuple[Any, ...], x0: Vector, home: Any, vary
 _TRACES: WeakKeyDictionary[Callable, dict] = WeakKeyDictionary()
 
 
+def _within(func: Callable) -> Callable:
+    """func out of its jit, which would keep what it closes over as constants of its own."""
+    return inspect.unwrap(func, stop=lambda inner: not _is_jitted(inner))
+
+
+def _takes_traced(func: Callable, args: tuple[Any, ...], x0: Vector) -> bool:
+    """Whether numbers in args may be traced: not those that are static in a func that is jitted."""
+    if _is_jitted(func) and any(isinstance(leaf, float) for leaf in jax.tree.leaves(args)):
+        try:
+            with jax.enable_x64(True):
+                jax.eval_shape(lambda args: func(x0, *args), jax.tree.map(native, args))
+        except Exception:  # what is wrong otherwise shows later
+            return False
+    return True
+
+
 def _around(func: Callable) -> list | None:
     """What func reaches beside its arguments, if none of it can change unseen; nothing for one that is jitted."""
     if _is_jitted(func):
@@ -260,9 +285,11 @@ def _around(func: Callable) -> list | None:
     names = _global_names(func.__code__) if isinstance(func, FunctionType) else None
     if names is None:
         return None
-    cells = [getattr(cell, "cell_contents", None) for cell in func.__closure__ or ()]
+    cells = closed_over(func)
     known = [func.__globals__[name] for name in names if name in func.__globals__]
     if any(name not in func.__globals__ and name not in HARMLESS for name in names):
+        return None
+    if len(cells) < len(func.__closure__ or ()):  # some are yet to be assigned
         return None
     found = [*cells, *known, *(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()]
     return [func.__code__, *found] if all(map(_stays, found)) else None
@@ -281,11 +308,11 @@ def _stays(part: Any) -> bool:
     """Whether this is the same as long as it is the same object."""
     if isinstance(part, ModuleType):
         return part.__name__.partition(".")[0] in ("jax", "numpy", "math", "scipy")
-    return _is_plain(part) or isinstance(part, (float, jax.Array)) or _is_jitted(part)
+    return _is_plain(part) or type(part) is float or isinstance(part, jax.Array) or _is_jitted(part)
 
 
 def _is_plain(part: Any) -> bool:
-    return isinstance(part, PLAIN) and not isinstance(part, np.void)
+    return type(part) in PLAIN or (isinstance(part, np.generic) and not isinstance(part, np.void))
 
 
 def _is_jitted(func: Any) -> bool:
@@ -308,13 +335,15 @@ def _traced(value: Callable, n: int, variable: list, home: Any) -> tuple[_Trace,
     with jax.enable_x64(True), jax.disable_jit(False), jax.default_device(home):
         try:
             closed = jax.make_jaxpr(value)(x, variable)
-            if "custom_" in str(closed.jaxpr):  # a derivative that is not to be seen in it
+            if "custom_" in str(closed.jaxpr) or python_functions(closed.jaxpr):  # a derivative is not to be seen in it
                 closed = jax.make_jaxpr(jax.value_and_grad(value))(x, variable)
         except Exception as error:
             raise _untraceable(error) from error
         if any(isinstance(const, Tracer) for const in closed.consts):
             raise TypeError(TRACED)
-        return _Trace(program_digest(closed.jaxpr, []), closed.jaxpr), _at(home, closed.consts)
+        calls_python = bool(python_functions(closed.jaxpr))
+        digest = program_digest(closed.jaxpr, []) + (str(id(closed.jaxpr)) if calls_python else "")
+        return _Trace(digest, closed.jaxpr, calls_python), _at(home, closed.consts)
 
 
 @lru_cache(maxsize=128)
@@ -343,4 +372,5 @@ def _program(trace: _Trace, n: int, home: Any) -> Compiled:
 
 
 def _untraceable(error: Exception) -> TypeError:
-    return TypeError(WAYS_OUT.format(error=str(error).split("\n")[0]))
+    found = WAYS_OUT.format(error=str(error).split("\n")[0])
+    return TypeError(f"{found}. {IN_32_BITS}" if "float64, float32" in str(error) else found)

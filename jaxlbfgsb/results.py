@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from .argmin import Result, ravel, trace
 from .arguments import is_key, native
@@ -128,16 +128,40 @@ def open_root(path: Path) -> None:
         raise ValueError(f"resume: {path} holds more than an iterator's parts; name an empty or a new folder")
 
 
+def python_functions(jaxpr: Jaxpr) -> list:
+    """The Python functions in a program, which its digest can't tell apart; those of custom rules are left out."""
+    return [
+        value
+        for equation, value in _parameters(jaxpr)
+        if callable(value) and not _is_program(value) and not equation.primitive.name.startswith("custom_")
+    ]
+
+
 def _constants(jaxpr: Jaxpr) -> Iterator[Any]:
     """All arrays that stand in a program, and those that the functions it calls hold."""
+    yield from _literals(jaxpr)
+    for _, value in _parameters(jaxpr):
+        if isinstance(value, ClosedJaxpr):
+            yield from value.consts
+        if _is_program(value):
+            yield from _literals(_jaxpr(value))
+
+
+def _literals(jaxpr: Jaxpr) -> Iterator[Any]:
+    return (atom.val for equation in jaxpr.eqns for atom in equation.invars if isinstance(atom, Literal))
+
+
+def _parameters(jaxpr: Jaxpr) -> Iterator[tuple[JaxprEqn, Any]]:
+    """The parameters of all equations of a program, and of the programs among them, each with its equation."""
     for equation in jaxpr.eqns:
-        yield from (atom.val for atom in equation.invars if isinstance(atom, Literal))
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
-            if isinstance(value, ClosedJaxpr):
-                yield from value.consts
-                value = value.jaxpr
-            if isinstance(value, Jaxpr):
-                yield from _constants(value)
+            yield equation, value
+            if _is_program(value):
+                yield from _parameters(_jaxpr(value))
+
+
+def _jaxpr(program: Any) -> Jaxpr:
+    return program.jaxpr if isinstance(program, ClosedJaxpr) else program
 
 
 def _is_program(value: Any) -> bool:

@@ -1662,6 +1662,89 @@ def test_a_jitted_function_that_is_known_is_not_traced_again():
     assert traced == []
 
 
+@pytest.mark.parametrize("jitted", [False, True])
+@pytest.mark.parametrize("x64", [False, True])
+def test_functions_that_call_python_share_no_program(jitted, x64):
+    def calling(centre):
+        @jax.custom_jvp
+        def back(x):
+            value = jax.pure_callback(lambda x: np.asarray(x - centre), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+            return jnp.sum(value**2)
+
+        back.defjvp(lambda x, dx: (back(*x), 2 * (x[0] - centre) @ dx[0]))
+        return jax.jit(lambda x: back(jnp.asarray(x))) if jitted else lambda x: back(jnp.asarray(x))
+
+    with jax.enable_x64(x64):
+        for centre in (1.0, 5.0):
+            assert_allclose(fmin_l_bfgs_b(calling(centre), START)[0], centre, rtol=1e-6)
+
+
+@pytest.mark.parametrize("centre", [1.0, 5.0])
+def test_a_value_called_back_for_is_that_of_this_function(centre):
+    def func(x):
+        return jnp.sum((x - jax.pure_callback(lambda: np.float64(centre), jax.ShapeDtypeStruct((), np.float64))) ** 2)
+
+    assert_allclose(fmin_l_bfgs_b(func, START)[0], centre, rtol=1e-6)
+
+
+@pytest.mark.parametrize("slope", [2.0, 3.0])
+def test_a_transpose_that_is_not_in_the_program_is_that_of_this_function(slope):
+    def func(x):
+        line = jax.custom_derivatives.linear_call(lambda _, x: 2 * x, lambda _, ct: slope * ct, (), x)
+        return jnp.sum((line - 1) ** 2)
+
+    seen = []
+    fmin_l_bfgs_b(func, START, callback=lambda x: seen.append(x), maxiter=1)
+    step = scipy.optimize.fmin_l_bfgs_b(jax.jit(jax.value_and_grad(func)), START, maxiter=1)[0]
+    assert_allclose(seen[0], step, rtol=1e-12)
+
+
+def test_a_number_that_is_static_in_a_jitted_func_stays_one():
+    @functools.partial(jax.jit, static_argnums=1)
+    def func(x, centre):
+        return jnp.sum((x - (7.0 if isinstance(centre, float) else 1.0)) ** 2)
+
+    assert_allclose(fmin_l_bfgs_b(func, START, args=(2.0,))[0], 7, rtol=1e-6)
+
+
+def test_a_name_that_is_assigned_later_is_no_hindrance():
+    def func(x):
+        return later if x.shape == (7,) else jnp.sum((x - 1) ** 2)
+
+    assert_allclose(fmin_l_bfgs_b(func, START)[0], 1, rtol=1e-6)
+    later = 0.0
+
+
+class Shifted(float):
+    shift = 1.0
+
+
+@pytest.mark.parametrize("kind", [Shifted, type("Number", (int,), {})])
+def test_an_attribute_of_a_kind_of_number_is_seen(kind):
+    number = kind(1)
+
+    def func(x):
+        return jnp.sum((x - number.shift) ** 2)
+
+    for number.shift in (1.0, 4.0):
+        assert_allclose(fmin_l_bfgs_b(func, START)[0], number.shift, rtol=1e-6)
+
+
+def test_an_array_that_jax_keeps_in_32_bits_is_named_as_what_may_be_wrong():
+    data = np.array([1 / 3, 2 / 3])
+    inner = jax.jit(lambda x: x - data)
+    with jax.enable_x64(False), pytest.raises(TypeError, match=r"set jax_enable_x64, or pass the array in args"):
+        fmin_l_bfgs_b(lambda x: jnp.sum(inner(x) ** 2), np.zeros(2))
+
+
+def test_a_jitted_func_over_an_array_stays_usable_in_32_bits():
+    data = np.array([1 / 3, 2 / 3])
+    func = jax.jit(lambda x: jnp.sum((x - data) ** 2))
+    with jax.enable_x64(False):
+        assert_allclose(fmin_l_bfgs_b(func, np.zeros(2))[0], data, rtol=1e-6)
+        assert func(np.zeros(2)).dtype == np.float32
+
+
 def test_nor_is_one_that_reaches_nothing_that_can_change(caplog):
     one = jnp.ones(2)
     with jax.log_compiles():
