@@ -13,7 +13,7 @@ from jaxlbfgsb import fmin_l_bfgs_b
 
 from . import peers
 from .cases import Case, rosenbrock
-from .harness import OURS, Goal, fresh, ratios, take_turns
+from .harness import OURS, Goal, fresh, ratio, ratios, span, take_turns
 
 OWN, WHOLE, FRESH = (f"host path, {what}" for what in ("own time an evaluation", "a JAX objective", "a fresh process"))
 PROGRAM = """
@@ -84,5 +84,15 @@ def tables(rows: list[dict]) -> dict[str, str]:
     return {work: ratios(rows, work=work) for work in (OWN, WHOLE, FRESH)}
 
 
-def goals(_: list[dict]) -> list[Goal]:
-    return []
+def goals(rows: list[dict]) -> Iterator[Goal]:
+    def to_scipy(work: str) -> dict[int, float]:
+        sizes = dict.fromkeys(row["n"] for row in rows if row["work"] == work)
+        return {n: 1 / ratio(rows, "SciPy", work=work, n=n) for n in sizes}
+
+    own, whole = to_scipy(OWN).get(10), to_scipy(WHOLE).values()
+    if own:
+        yield Goal(f"{OWN} at n = 10, to SciPy's", "≤ 3", f"{own:.2g}", own <= 3)
+    yield Goal(f"{WHOLE}, to SciPy's time", "≤ 1", span(whole), max(whole) <= 1)
+    for row in rows:
+        if row["work"] == FRESH and row["candidate"] == OURS:
+            yield Goal(f"{FRESH}, {row['case']}", "≤ 1.5 s", f"{row['seconds']:.2f} s", row["seconds"] <= 1.5)

@@ -46,13 +46,6 @@ def solve(A: Float[Array, "n n"], r: Float[Array, " n"]) -> Float[Array, " n"]:
     return eliminated[:, n] / positive(jnp.diagonal(eliminated))
 
 
-def inverse(A: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """A⁻¹; NaN if some pivot is not positive."""
-    n = len(A)
-    eliminated = eliminate(jnp.concatenate([A, jnp.eye(n, dtype=A.dtype)], axis=1), above=True)
-    return eliminated[:, n:] / positive(jnp.diagonal(eliminated))[:, None]
-
-
 def inverse_factor(A: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """The lower triangular G with G A Gᵀ = I, so A⁻¹ = GᵀG; NaN if A is not positive definite."""
     n = len(A)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from . import partition
 from .box import Scalar
+from .elimination import positive
 from .partition import Partition
 
 Square = Float[Array, "m m"]
@@ -28,7 +29,7 @@ class Memory(NamedTuple):
     """The pairs, in the rows of Y and S, and what is known of their inner products."""
 
     YS: Float[Array, "2 m n"]
-    gram: Float[Array, "k m m"] | None  # S Yᵀ and S Sᵀ; for inverse.py of S Yᵀ alone what is not L; None for dense.py
+    gram: Float[Array, "k m m"] | None  # S Yᵀ and S Sᵀ; for inverse.py R⁻¹ alone; None for dense.py
     D: Float[Array, " m"]  # s_iᵀy_i as the line search has it
     theta: Scalar
     held: Int[Array, ""]  # how many pairs there are
@@ -94,7 +95,8 @@ def count(memory: Memory, ys: Pair, sy: Scalar, keep: Bool[Array, ""]) -> Memory
     if gram is None or len(gram) == 1:
         yy = jnp.sum(ys[0] ** 2)
         if gram is not None:
-            gram = jnp.where(keep & here, (memory.YS[1] @ ys[0])[:, None], gram)
+            others = (age(memory) < held) & ~here
+            gram = jnp.where(keep, bordered(gram[0], memory.YS[1] @ ys[0], sy, others, here)[None], gram)
     else:
         products = jnp.stack([memory.YS @ ys[0], memory.YS @ ys[1]], axis=2)
         rows, columns = products[:, :, 1], products[1].T  # of s with all pairs, of all s with the new pair
@@ -104,6 +106,16 @@ def count(memory: Memory, ys: Pair, sy: Scalar, keep: Bool[Array, ""]) -> Memory
         kept = kept and partition.add(kept, memory.YS, ys, products[:, :, 0], keep & here)
     theta = jnp.where(keep, yy / sy, memory.theta)
     return memory._replace(gram=gram, D=D, theta=theta, held=held, partition=kept)
+
+
+def bordered(root: Square, r: Array, d: Scalar, others: Bool[Array, " m"], here: Bool[Array, " m"]) -> Square:
+    """R⁻¹ with R = [[R, r], [0, d]], the last row and column being `here`, from that of the `others`; NaN for d ≤ 0.
+
+    To drop the oldest pair is to leave out its row and column, for R is triangular.
+    """
+    known = jnp.where(others[:, None] & others[None, :], root, 0)
+    column = jnp.where(here, 1, -(known @ jnp.where(others, r, 0))) / positive(d)
+    return jnp.where(here[None, :], column[:, None], known)
 
 
 def push(memory: Memory, s: Float[Array, " n"], y: Float[Array, " n"]) -> Memory:

@@ -417,7 +417,7 @@ def _advance(
     ahead = jnp.where(missed & (new.target == bound), bound, new.x)
 
     # So is, at the end, one that an active variable came as near to as its digits let a shortened step come.
-    short = old.g * (old.x - bound) > 0
+    short = jnp.isfinite(bound) & (old.g * (old.x - bound) > 0)
     short &= jnp.abs(old.x - bound) <= 2 * digits * jnp.maximum(jnp.abs(old.x), jnp.abs(bound))
     ahead = jnp.where(short & (new.status != Status.RUNNING), bound, ahead)
 

@@ -69,10 +69,10 @@ def curved_pairs(rng, n, condition):
         yield reflected(s), reflected(eigenvalues * rng.uniform(0.5, 1.5, n) * s)
 
 
-def ring(rng, n, m, state, condition=100.0, dtype=np.float64):
+def ring(rng, n, m, state, condition=100.0, dtype=np.float64, products=2):
     """A memory in the named state, and the pairs (s, y) that it holds, oldest first."""
     seen, dropped = STATES[state](m)
-    memory, pairs, drawn = empty(n, m, np.dtype(dtype)), [], curved_pairs(rng, n, condition)
+    memory, pairs, drawn = empty(n, m, np.dtype(dtype), products), [], curved_pairs(rng, n, condition)
     for i in range(seen):
         s, y = (v.astype(dtype) for v in next(drawn))
         memory = push(memory, jnp.asarray(s), jnp.asarray(y))
@@ -121,6 +121,14 @@ def quadratic(seed, n, m, state="wrapped", condition=100.0, dtype=np.float64):
     Bs = list(oracles.dense_hessians(pairs, theta, n))
     spectra = np.linalg.eigvalsh(Bs)
     return Quadratic(x, g, box, memory, pairs, theta, Bs[-1], spectra.max(), spectra[-1].min())
+
+
+@cache
+def without_box(seed, n, m, state="wrapped", condition=100.0, dtype=np.float64):
+    """The memory of that Quadratic as it is kept without bounds."""
+    rng = np.random.default_rng(seed)
+    kinked(rng, n, dtype)
+    return ring(rng, n, m, state, condition, dtype, products=1)[0]
 
 
 def badly_scaled(scale):

@@ -12,7 +12,6 @@ EPS = np.finfo(float).eps
 NOT_POSITIVE = pytest.mark.parametrize("pivot", [0.0, -1.0, np.nan])
 eliminate = jax.jit(elimination.eliminate)
 solve, inverse_factor = jax.jit(elimination.solve), jax.jit(elimination.inverse_factor)
-inverse = jax.jit(elimination.inverse)
 
 
 def definite(seed, n):
@@ -39,27 +38,6 @@ def test_solution_solves(seed, n):
     r = np.random.default_rng(seed).normal(size=n)
     expected = np.linalg.solve(A, r)
     assert_allclose(solve(A, r), expected, rtol=0, atol=rounding * np.linalg.norm(expected))
-
-
-@every_matrix
-def test_inverse_makes_the_identity(seed, n):
-    A, rounding = definite(seed, n)
-    assert_allclose(inverse(A) @ A, np.eye(n), rtol=0, atol=rounding)
-
-
-@every_matrix
-def test_inverse_of_a_triangle_in_any_order_is_that_of_the_triangle(seed, n):
-    rng = np.random.default_rng(seed)
-    R, order = np.triu(rng.normal(size=(n, n)), 1) + np.diag(rng.uniform(0.5, 2, n)), rng.permutation(n)
-    shuffled = inverse(R[np.ix_(order, order)])
-    expected = np.linalg.inv(R)[np.ix_(order, order)]
-    assert_allclose(shuffled, expected, rtol=0, atol=10 * n * EPS * np.linalg.cond(R) * np.abs(expected).max())
-
-
-@NOT_POSITIVE
-def test_inverse_with_a_pivot_that_is_not_positive_is_nan_in_its_row(pivot):
-    A = np.diag([1.0, 2.0, pivot, 4.0])
-    assert jnp.isnan(inverse(A)[2, 2])
 
 
 @every_matrix

@@ -142,17 +142,6 @@ def test_without_products_all_else_is_the_same(state):
 
 
 @every_state
-def test_with_one_product_it_is_that_of_s_with_later_y(state):
-    memory, _, _, _ = drawn(4, 12, state)
-    pair = jnp.arange(4.0), 2 + jnp.arange(4.0)
-    one, both = draw.push(memory._replace(gram=memory.gram[:1]), *pair), draw.push(memory, *pair)
-    ages, alive = age(both), live(both)
-    later = (ages[:, None] >= ages[None, :]) & alive[:, None] & alive[None, :]
-    assert_allclose(one.gram[0][later], both.gram[0][later], rtol=1e-14)
-    assert_allclose(one.theta, both.theta, rtol=1e-15)
-
-
-@every_state
 def test_a_push_writes_one_row_only(state):
     memory, _, _, _ = drawn(4, 12, state)
     after = draw.push(memory, jnp.ones(4), jnp.ones(4))
