@@ -6,7 +6,7 @@ program.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from types import ModuleType, NoneType
 from typing import Any, NamedTuple
 
@@ -40,7 +40,8 @@ from .box import Box, Scalar, Vector
 from .solver import Options, State, init, step
 from .status import Status
 
-OPAQUE = (jax.Array, np.ndarray, np.generic, bool, int, float, complex, str, bytes, NoneType, type, ModuleType)
+SCALARS = frozenset({bool, int, float, complex, str, bytes, NoneType})
+OPAQUE = (jax.Array, np.ndarray, np.generic, type, ModuleType)
 
 
 class Result(NamedTuple):
@@ -200,7 +201,7 @@ def _holds_traced(fun: Callable) -> bool:
             return True
         if id(thing) not in seen and not isinstance(thing, OPAQUE):
             seen[id(thing)] = thing
-            waiting += _parts(thing)
+            waiting += [part for part in _parts(thing) if type(part) not in SCALARS]
     return False
 
 
@@ -213,9 +214,16 @@ def _parts(thing: Any) -> list:
         found += thing
     elif isinstance(thing, partial):
         found += [thing.func, thing.args, thing.keywords]
-    slots = [vars(base).get("__slots__", ()) for base in type(thing).__mro__]
-    names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
-    return [*found, *(getattr(thing, name, None) for name in names)]
+    return [*found, *(getattr(thing, name, None) for name in _slots(type(thing)))]
+
+
+@lru_cache(maxsize=256)
+def _slots(kind: type) -> list[str]:
+    """The names of what the instances of a class have beside a dict."""
+    declared = [(base, vars(base).get("__slots__", ())) for base in kind.__mro__]
+    names = [(base, name) for base, some in declared for name in ([some] if isinstance(some, str) else some)]
+    private = [f"_{base.__name__.lstrip('_')}{name}" for base, name in names if name.startswith("__")]
+    return [*(name for _, name in names), *private]
 
 
 def _solve(

@@ -3,8 +3,8 @@
     [A  r]  →  [Δ  c], Δ diagonal: A⁻¹r = Δ⁻¹c         [A  I]  →  [U  L], G = diag(U)^-½ L: G A Gᵀ = I
 
 For matrices this small a call of LAPACK costs more than the work, wakes threads that only wait, and under vmap is one
-call for each matrix. No pivoting: all that is eliminated here is positive definite, or triangular but for the order,
-and all NaN if it turns out not to be. Cost: one pass over the matrix for two pivots.
+call for each matrix. No pivoting: all that is eliminated here is positive definite, and NaN if it turns out not to be.
+Cost: one pass over the matrix for two pivots.
 """
 
 import jax

@@ -6,8 +6,8 @@ They come from products masked by F and A: by subtraction from the whole, S Sᵀ
 product (2m × n)(n × 2m).
 
 Of many variables they are kept, as in ZBLN, subroutine formk. A pair adds a row and a column, for two products
-(2m × n)(n), and a variable that comes to F or leaves it adds the product of its column with itself. Rounding is carried
-along with them, but not past an iteration in which many variables change sides: then all is formed anew.
+(2m × n)(n), and a variable that comes to F or leaves it adds or takes the product of its column with itself. What is
+taken cancels: all is formed anew when a diagonal has lost half of its digits, or when many variables change sides.
 
 ZBLN: Zhu, Byrd, Lu, Nocedal, ACM TOMS 23 (1997), Algorithm 778.
 """
@@ -31,18 +31,19 @@ class Partition(NamedTuple):
 
     free: Free
     blocks: Blocks
+    peak: Float[Array, "2 m"]  # the largest that the diagonals of Y_F Y_Fᵀ and S_A S_Aᵀ were since all was formed anew
 
 
 def empty(n: int, m: int, dtype: jnp.dtype) -> Partition:
     """The partition of a memory without pairs."""
-    return Partition(jnp.ones(n, bool), jnp.zeros((3, m, m), dtype))
+    return Partition(jnp.ones(n, bool), jnp.zeros((3, m, m), dtype), jnp.zeros((2, m), dtype))
 
 
 def add(
     partition: Partition, YS: Pairs, ys: Float[Array, "2 n"], with_y: Float[Array, "2 m"], here: Bool[Array, " m"]
 ) -> Partition:
     """The partition with the newest pair, whose row is `here`, or as it was if that is nowhere; with_y = [Y; S] y."""
-    free, (YY, C, SS) = partition
+    free, (YY, C, SS), peak = partition
     (Yy, Sy), (Ys, Ss) = jax.lax.cond(
         jnp.all(free),
         lambda: (with_y, jnp.zeros_like(with_y)),
@@ -52,14 +53,15 @@ def add(
     YY = jnp.where(row, Yy[None, :], jnp.where(column, Yy[:, None], YY))
     C = jnp.where(column, -Sy[:, None], jnp.where(row, Ys[None, :], C))
     SS = jnp.where(row, Ss[None, :], jnp.where(column, Ss[:, None], SS))
-    return Partition(free, jnp.stack([YY, C, SS]))
+    blocks = jnp.stack([YY, C, SS])
+    return Partition(free, blocks, jnp.where(here[None, :], _diagonals(blocks), peak))
 
 
 def move(partition: Partition, YS: Pairs, ages: Int[Array, " m"], free: Free) -> Partition:
     """The partition for these free variables."""
     n = len(free)
-    changed = free != partition.free
-    count, k = jnp.sum(changed, dtype=int), max(1, n // 256)
+    changed, k = free != partition.free, max(1, n // 256)
+    few = jnp.sum(changed, dtype=int) * MANY <= n
 
     def some(at: tuple[Float[Array, " n"], Blocks]) -> tuple[Float[Array, " n"], Blocks]:
         left, blocks = at
@@ -69,12 +71,16 @@ def move(partition: Partition, YS: Pairs, ages: Int[Array, " m"], free: Free) ->
         by_y, by_s = (columns @ (sign[None, :] * columns[i]).T for i in (0, 1))
         return left.at[index].set(0), blocks + jnp.stack([by_y[0], -by_y[1], -by_s[1]])
 
-    def by_changes() -> Blocks:
-        left = changed.astype(jnp.float32)  # a selection in float64 sorts all
-        return jax.lax.while_loop(lambda at: jnp.any(at[0] > 0), some, (left, partition.blocks))[1]
+    left = (changed & few).astype(jnp.float32)  # a selection in float64 sorts all
+    _, blocks = jax.lax.while_loop(lambda at: jnp.any(at[0] > 0), some, (left, partition.blocks))
+    sound = few & jnp.all(_diagonals(blocks) >= jnp.finfo(YS.dtype).eps ** 0.5 * partition.peak)  # half of the digits
+    blocks = jax.lax.cond(sound, lambda: blocks, lambda: anew(YS, ages, free))
+    diagonals = _diagonals(blocks)
+    return Partition(free, blocks, jnp.where(sound, jnp.maximum(partition.peak, diagonals), diagonals))
 
-    blocks = jax.lax.cond(count * MANY <= n, by_changes, lambda: anew(YS, ages, free))
-    return Partition(free, blocks)
+
+def _diagonals(blocks: Blocks) -> Float[Array, "2 m"]:
+    return jnp.diagonal(blocks[::2], axis1=1, axis2=2)
 
 
 def anew(YS: Pairs, ages: Int[Array, " m"], free: Free) -> Blocks:

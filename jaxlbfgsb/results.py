@@ -154,7 +154,8 @@ def _literals(jaxpr: Jaxpr) -> Iterator[Any]:
 def _parameters(jaxpr: Jaxpr) -> Iterator[tuple[JaxprEqn, Any]]:
     """The parameters of all equations of a program, and of the programs among them, each with its equation."""
     for equation in jaxpr.eqns:
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
+        values = list(equation.params.values())
+        for value in jax.tree.leaves(values, is_leaf=lambda part: type(part) not in (list, tuple, dict)):
             yield equation, value
             if _is_program(value):
                 yield from _parameters(_jaxpr(value))

@@ -1707,6 +1707,26 @@ def test_a_number_that_is_static_in_a_jitted_func_stays_one():
     assert_allclose(fmin_l_bfgs_b(func, START, args=(2.0,))[0], 7, rtol=1e-6)
 
 
+def test_what_a_jitted_func_returns_is_asked_again_where_it_may_be_another():
+    @functools.partial(jax.jit, static_argnums=1)
+    def func(x, pair):
+        f = jnp.sum((x - 1) ** 2)
+        return (f, 2 * (x - 1)) if pair else f
+
+    for pair in (False, True, False):
+        assert_allclose(fmin_l_bfgs_b(func, START, args=(pair,))[0], 1, rtol=1e-6)
+
+
+def test_a_func_that_makes_a_key_is_compiled_once():
+    def drawing():
+        return lambda x: jnp.sum((x - jax.random.normal(jax.random.key(0), x.shape)) ** 2)
+
+    fmin_l_bfgs_b(drawing(), START)
+    before = objectives._program.cache_info().misses
+    fmin_l_bfgs_b(drawing(), START)
+    assert objectives._program.cache_info().misses == before
+
+
 def test_a_name_that_is_assigned_later_is_no_hindrance():
     def func(x):
         return later if x.shape == (7,) else jnp.sum((x - 1) ** 2)

@@ -254,10 +254,14 @@ class Nested:
 
 
 class Slotted:
-    __slots__ = "held"
+    __slots__ = ("__held",)
 
     def __init__(self, held):
-        self.held = held
+        self.__held = held
+
+    @property
+    def held(self):
+        return self.__held
 
 
 class Pair(NamedTuple):

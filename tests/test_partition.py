@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from jaxlbfgsb import partition
 from jaxlbfgsb.memory import age, live, push
@@ -69,6 +70,22 @@ def test_blocks_kept_over_pairs_and_changes_are_the_dense_ones(seed, most, monke
         memory = memory._replace(partition=move(memory, free))
         expected, scale = oracle(memory, free)
         assert (np.abs(of_live_rows(memory.partition.blocks, memory) - expected) <= 4 * 600 * EPS * scale).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("to_free", [True, False])
+def test_blocks_do_not_cancel_when_the_largest_variable_changes_sides(to_free, dtype):
+    """50 of 10,000 variables are on one side, one of them far larger than the rest, and that one goes."""
+    rng, few, n = np.random.default_rng(0), np.arange(10_000) < 50, 10_000
+    size = np.where(np.arange(n) == 0, 1 / np.finfo(dtype).eps, 1)
+    YS = jnp.asarray(rng.normal(size=(2, 3, n)) * size, dtype)
+    before, ages = few ^ to_free, jnp.arange(3)
+    after = before ^ (np.arange(n) == 0)
+    start = partition.anew(YS, ages, before)
+    held = partition.Partition(jnp.asarray(before), start, jnp.diagonal(start[::2], axis1=1, axis2=2))
+    found = jax.jit(partition.move)(held, YS, ages, jnp.asarray(after)).blocks[2 if to_free else 0]
+    side = np.asarray(YS[1 if to_free else 0], float)[:, few & (np.arange(n) > 0)]
+    assert_allclose(found, side @ side.T, rtol=0, atol=100 * np.finfo(dtype).eps * (side**2).sum())
 
 
 def test_a_pair_that_is_not_kept_leaves_the_partition_as_it_is(monkeypatch):
