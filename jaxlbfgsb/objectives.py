@@ -72,11 +72,9 @@ def own(func: Callable, args: tuple[Any, ...], calls: Counter[str]) -> Objective
             return chosen(x, answer)
         value = None
         if _is_jitted(func):
-            within = _within(func)
+            within, known = _within(func), func in _TRACES and all(map(_may_vary, jax.tree.leaves(args)))
             with jax.enable_x64(True):
-                pair = func not in _TRACES and is_pair(
-                    jax.eval_shape(lambda x: within(x, *jax.tree.map(native, args)), x)
-                )
+                pair = not known and is_pair(jax.eval_shape(lambda x: within(x, *jax.tree.map(native, args)), x))
         else:
             value = func(x.copy(), *args)
             pair = is_pair(value)

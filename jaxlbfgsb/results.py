@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.sharding import AbstractMesh, Mesh
 
 from .argmin import Result, ravel, trace
 from .arguments import is_key, native
@@ -133,7 +134,9 @@ def python_functions(jaxpr: Jaxpr) -> list:
     return [
         value
         for equation, value in _parameters(jaxpr)
-        if callable(value) and not _is_program(value) and not equation.primitive.name.startswith("custom_")
+        if callable(value)
+        and not isinstance(value, (ClosedJaxpr, Jaxpr, Mesh, AbstractMesh, type))
+        and not equation.primitive.name.startswith("custom_")
     ]
 
 
