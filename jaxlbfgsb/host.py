@@ -27,9 +27,11 @@ from jaxtyping import Array, Float
 from .argmin import LEAN, compiled, ravel
 from .box import Box, Vector
 from .cauchy import FEW
+from .memory import empty
 from .solver import Options, State, init, update
 
 READS = 4  # numbers of a reply that come before its vectors: status, iterations, pairs held, row the next one takes
+DENSE = 32  # variables up to which dense.py is as fast here, and compiles in half of the time
 NO_LIBRARY = {"xla_cpu_experimental_ynn_fusion_type": ""}  # matrix products as loops, which can be part of a kernel
 
 
@@ -149,7 +151,13 @@ def _programs(n: int, m: int) -> tuple[Compiled, Compiled]:
 def _begin(n: int, m: int, problem: Vector) -> tuple[Array, Vector, Vector]:
     """The packed state that asks for f and g at x0."""
     x0, box, _ = _unpack_problem(n, problem)
-    return *_pack(init(x0, box, m)), problem
+    return *_pack(_opened(x0, box, m)), problem
+
+
+def _opened(x0: Vector, box: Box, m: int) -> State:
+    """The state at the start; its memory is dense.py's for some more variables than in `init`."""
+    state, n = init(x0, box, m), len(x0)
+    return state._replace(memory=empty(n, m, x0.dtype, products=0)) if n <= DENSE else state
 
 
 def _update(
@@ -157,7 +165,7 @@ def _update(
 ) -> tuple[Array, Vector, Vector]:
     """The packed state after f and g, and what the host reads of it."""
     x0, box, options = _unpack_problem(n, problem)
-    _, unravel = ravel(_without_pairs(init(x0, box, m)))
+    _, unravel = ravel(_without_pairs(_opened(x0, box, m)))
     state = unravel(numbers)
     state = state._replace(memory=state.memory._replace(YS=pairs))
     overwritten = jax.lax.dynamic_index_in_dim(pairs, state.memory.slot, axis=1)
