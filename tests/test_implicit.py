@@ -279,8 +279,7 @@ HOLDERS = {
 }
 
 
-@pytest.mark.parametrize("many", [False, True])
-@pytest.mark.parametrize("as_partial", [False, True])
+@pytest.mark.parametrize(("as_partial", "many"), [(False, False), (True, True)])
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_so_does_one_that_holds_it_in(holder, as_partial, many):
     kept = [None]

@@ -214,7 +214,7 @@ def test_counts_of_minimize_on_the_list_are_scipys(name):
 BOXED = [p.name for p in PROBLEMS if len(p.x0) > 20 and np.isfinite([p.lower, p.upper]).any() and p.name not in LONG]
 
 
-@pytest.mark.parametrize("name", [*BOXED, *((n, seed) for n in (25, 60) for seed in range(6))])
+@pytest.mark.parametrize("name", [*BOXED, *((n, seed) for n in (25, 60) for seed in range(3))])
 def test_counts_with_a_partition_that_is_kept_are_scipys(name, monkeypatch):
     monkeypatch.setattr(partition, "CHUNK", 20)
     monkeypatch.setattr(partition, "MANY", 2)
