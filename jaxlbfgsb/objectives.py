@@ -220,11 +220,11 @@ def _by_jax(
 
 
 def _compiled(func: Callable, args: tuple[Any, ...], x0: Vector, home: Any, vary: bool) -> tuple[Compiled, list, bool]:
-    """The `_program` of func, the arrays that it takes, those that func reaches beside args and those of args, and
-    whether it calls Python.
+    """The `_program` of func, the arrays that it takes, and whether it calls Python.
 
-    func is traced at each call where what it reaches may have changed unseen, else once. Other parts of args than
-    arrays and floats are constants, and so are these where func cannot be traced otherwise.
+    The arrays are those that func reaches beside args, and those of args. func is traced at each call where what it
+    reaches may have changed unseen, else once. Other parts of args than arrays and floats are constants, and so are
+    these where func cannot be traced otherwise.
     """
     leaves, structure = jax.tree.flatten(args)
     moves = [vary and _may_vary(leaf) for leaf in leaves]

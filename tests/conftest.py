@@ -4,6 +4,7 @@ import jax
 import pytest
 from hypothesis import settings
 
+pytest.register_assert_rewrite("beside_scipy")
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
