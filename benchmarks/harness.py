@@ -21,10 +21,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxlbfgsb.__main__ import BLUE, ORANGE, STYLE
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 OURS = "jaxlbfgsb"
 PACKAGES = ("jax", "numpy", "scipy", "jaxopt", "optax", "optimistix", "slsqp-jax")
+COLORS = (BLUE, ORANGE, "#2a9d73", "#b565a7")  # blue is ours
+PICTURE = STYLE | {"axes.prop_cycle": f"cycler(color={COLORS}, linestyle=['-', '--', '-.', ':'])"}
 
 
 class Times(NamedTuple):

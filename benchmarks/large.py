@@ -22,7 +22,7 @@ from jaxlbfgsb.cauchy import cauchy_point
 from jaxlbfgsb.model import model
 
 from .cases import Case, elastic_torsion, rosenbrock
-from .harness import OURS, Goal, exponent, ratio, ratios, span, table, take_turns
+from .harness import COLORS, OURS, Goal, exponent, ratio, ratios, span, table, take_turns
 from .overhead import alone
 
 M = 10
@@ -230,14 +230,19 @@ def tables(rows: list[dict]) -> dict[str, str]:
 
 def picture(rows: list[dict]) -> Figure:
     """Seconds an iteration against n."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
+    colors = dict(zip((OURS, "SciPy", "jaxopt"), COLORS, strict=False))
+    styles = {"Rosenbrock": "o-", "torsion": "s--", "crossed": "^:"}
     for name, where in series(rows).items():
         chosen = [row for row in rows if where.items() <= row.items()]
-        style = "-" if OURS in name else "--"
-        axes.loglog([row["n"] for row in chosen], [row["seconds"] for row in chosen], style, marker=".", label=name)
+        color, style = (next(look for key, look in looks.items() if key in name) for looks in (colors, styles))
+        n, seconds = [row["n"] for row in chosen], [row["seconds"] for row in chosen]
+        inside = "none" if " 0%" in name else color  # one color and style are two lines'
+        label = name.removeprefix(f"{ITERATION}, ")
+        axes.loglog(n, seconds, style, color=color, markerfacecolor=inside, label=label)
     axes.set(xlabel="variables", ylabel="seconds an iteration")
-    axes.legend(fontsize="x-small")
+    figure.legend(loc="outside right upper")
     return figure
 
 

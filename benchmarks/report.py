@@ -4,7 +4,9 @@ import os
 import sys
 from importlib import import_module
 
-from .harness import RESULTS, ROOT, Goal, conditions, fill, losses, machine, read, table, write
+from matplotlib import rc_context
+
+from .harness import PICTURE, RESULTS, ROOT, Goal, conditions, fill, losses, machine, read, table, write
 
 DOCS = ROOT / "docs"
 LOSSES = "where another is faster"
@@ -32,7 +34,8 @@ def document() -> None:
     for name in names():
         benchmark = import_module(f"benchmarks.{name}")
         if hasattr(benchmark, "picture"):
-            benchmark.picture(read(name)[1:]).savefig(DOCS / f"{name}.png", dpi=120, metadata={"Software": None})
+            with rc_context(PICTURE):
+                benchmark.picture(read(name)[1:]).savefig(DOCS / f"{name}.png", dpi=180, metadata={"Software": None})
 
 
 def names() -> list[str]:

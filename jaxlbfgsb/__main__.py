@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,18 @@ USUAL = Options(ftol=1e7 * sys.float_info.epsilon, gtol=1e-5)  # the defaults, a
 LOOSE = Options(ftol=1e-9, gtol=1e-3)  # of ½ χ², and of its slope over one standard deviation
 DIGITS = 11  # NIST certifies no more
 FIGURE = "jaxlbfgsb.png"
+INK, BLUE, ORANGE = "#7a7a7a", "#3b82d0", "#d9702b"
+STYLE: dict[Any, Any] = {  # of a picture without a ground, to be read on white and on black
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "legend.frameon": False,
+    "savefig.transparent": True,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
 
 
 def main(refits: int = 10_000, batch: int = 500) -> None:
@@ -179,38 +191,43 @@ def refit(data: DataSet, ys: Float[np.ndarray, "k m"], batch: int) -> tuple[Resu
 def draw(data: DataSet, b: Float[np.ndarray, "k n"]) -> str:
     """Draws data, fit and refits to `FIGURE`, and says so; or why not."""
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
         return "3. No figure: matplotlib is not installed (pip install matplotlib)."
     model = jax.jit(jax.vmap(data.model, (0, None)))
     best = np.asarray(model(data.certified[None], data.x))[0]
     low, high = np.percentile(np.asarray(model(b, data.x)) - best, [2.5, 97.5], axis=0)
-    blue, orange, grey = "#2f6db3", "#e08a3c", "#808080"
-    figure = Figure(figsize=(12, 5.2), layout="constrained")
-    grid = figure.add_gridspec(2, 2, width_ratios=[1.25, 1], height_ratios=[2.4, 1])
-    above, beside = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[:, 1])
-    below = figure.add_subplot(grid[1, 0], sharex=above)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9, 4), layout="constrained")
+        grid = figure.add_gridspec(2, 2, width_ratios=[1.2, 1], height_ratios=[2, 1])
+        above, beside = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[:, 1])
+        below = figure.add_subplot(grid[1, 0], sharex=above)
 
-    above.plot(data.x, data.y, ".", color=grey, markersize=4, label=f"{len(data.y)} observations")
-    above.plot(data.x, best, color=blue, linewidth=2, label="certified fit")
-    above.set(title=f"NIST {data.name}", ylabel="y")
-    above.tick_params(labelbottom=False)
-    below.plot(data.x, data.y - best, ".", color=grey, markersize=4)
-    below.fill_between(data.x, low, high, color=orange, alpha=0.8, linewidth=0, label="95 % of the refitted curves")
-    below.axhline(0, color=blue, linewidth=1.5)
-    below.set(xlabel="x", ylabel="y - fit", ylim=(-9, 13))
+        above.plot(data.x, data.y, ".", color=INK, markersize=4, label=f"{len(data.y)} observations")
+        above.plot(data.x, best, color=BLUE, linewidth=2, label="certified fit")
+        above.set(title=f"NIST {data.name}", ylabel="y")
+        above.tick_params(labelbottom=False)
+        below.plot(data.x, data.y - best, ".", color=INK, markersize=4)
+        below.fill_between(data.x, low, high, color=ORANGE, linewidth=0, label="95 % of the refitted curves")
+        below.axhline(0, color=BLUE, linewidth=1.5)
+        below.set(xlabel="x", ylabel="y - fit", ylim=(-9, 16))
 
-    for i, column in enumerate(((b - data.certified) / data.std).T):
-        label = None if i else f"the {b.shape[1]} parameters, each a line"
-        beside.hist(column, 40, range=(-4, 4), density=True, histtype="step", color=blue, alpha=0.6, label=label)
-    t = np.linspace(-4, 4, 201)
-    beside.plot(t, np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi), color=orange, linewidth=2.5, label="normal, as certified")
-    beside.set(title=f"{len(b):,} bounded refits", xlabel="(b - certified) / certified standard deviation")
-    beside.set(ylabel="density", ylim=(0, 0.5))
-    for axes in (above, below, beside):
-        axes.legend(frameon=False, loc="upper right")
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(FIGURE, dpi=150)
+        edges = np.linspace(-4, 4, 41)
+        for i, column in enumerate(((b - data.certified) / data.std).T):
+            share, _ = np.histogram(column, edges, density=True)
+            label = None if i else f"its {b.shape[1]} parameters, each a line"
+            beside.plot((edges[1:] + edges[:-1]) / 2, share, color=BLUE, linewidth=1, label=label)
+        t = np.linspace(-4, 4, 201)
+        beside.plot(
+            t, np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi), color=ORANGE, linewidth=2.5, label="normal, as certified"
+        )
+        beside.set(title=f"{len(b):,} bounded refits", ylim=(0, 0.55), ylabel="density")
+        beside.set(xlabel="(parameter - certified) / certified std")
+        above.legend(loc="upper right")
+        below.legend(loc="upper right", borderaxespad=0)
+        beside.legend(loc="upper right")
+        figure.savefig(FIGURE, dpi=180)
     return f"3. Figure: {FIGURE}"
 
 
