@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 OURS = "jaxlbfgsb"
 PACKAGES = ("jax", "numpy", "scipy", "jaxopt", "optax", "optimistix", "slsqp-jax")
-COLORS = (BLUE, ORANGE, "#2a9d73", "#b565a7")  # blue is ours
+COLORS = (BLUE, ORANGE, "#2a9d73", "#cc79a7")  # blue is ours
 PICTURE = STYLE | {"axes.prop_cycle": f"cycler(color={COLORS}, linestyle=['-', '--', '-.', ':'])"}
 
 
