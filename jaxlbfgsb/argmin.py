@@ -19,7 +19,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.stages import Compiled
 from jaxtyping import Array, Bool, Int
 
-from . import implicit
+from . import implicit, packed
 from .arguments import (
     PyTree,
     check_args,
@@ -34,10 +34,11 @@ from .arguments import (
     described,
     inside_jit,
     is_array,
+    ravel,
     traced_status,
 )
 from .box import Box, Scalar, Vector
-from .solver import Options, State, init, step
+from .solver import Options, State, init
 from .status import Status
 
 SCALARS = frozenset({bool, int, float, complex, str, bytes, NoneType})
@@ -268,11 +269,14 @@ def _run(
     @jax.custom_jvp
     def solve(theta: Any, box: Box | None, start: tuple[Vector, Options]) -> Result:
         x0, options = start
-        state, found = jax.lax.while_loop(
-            lambda carry: carry[0].status == Status.RUNNING,
-            lambda carry: advance(partial(objective, theta), carry, box, options),
-            (opening(x0, box, options, memory_size), zeros(aux)),
+        begin = opening(x0, box, options, memory_size)
+        form = packed.form(begin, box, options)
+        end, found = jax.lax.while_loop(
+            lambda carry: form.running(carry[0]),
+            lambda carry: advance(partial(objective, theta), carry, form),
+            (form.fold(begin), zeros(aux)),
         )
+        state = form.unfold(end)
         x, f, g = state.iterate
         degenerate = implicit.degenerate(x, g, state.residual, box)
         return Result(x, f, g, state.residual, state.status, state.iterations, state.evaluations, degenerate, found)
@@ -294,13 +298,15 @@ def opening(x: Vector, box: Box | None, options: Options, memory_size: int) -> S
     return start._replace(x=begin, status=status, iterate=start.iterate._replace(x=begin))
 
 
-def advance(objective: Callable, carry: tuple[State, PyTree], box: Box | None, options: Options) -> Any:
-    """The state, and the aux of its iterate, after one evaluation of (f, aux), g = objective(x)."""
-    state, aux = carry
+def advance(objective: Callable, carry: tuple[Any, PyTree], form: packed.Form) -> tuple[Any, PyTree]:
+    """The state in this form, and the aux of its iterate, after one evaluation of (f, aux), g = objective(x)."""
+    folded, aux = carry
+    state = form.unfold(folded)
     (f, here), g = objective(state.x)
-    new = step(lambda _: (f, g), state, box, options)
+    folded = form.update(folded, f, g)
+    new = form.unfold(folded)
     taken = (new.iterations > state.iterations) | ((state.evaluations == 0) & (state.status == Status.RUNNING))
-    return new, jax.tree.map(lambda now, before: jnp.where(taken, now, before), here, aux)
+    return folded, jax.tree.map(lambda now, before: jnp.where(taken, now, before), here, aux)
 
 
 # XLA's newer fusion emitters on the CPU take twice the time to compile this and eight times the memory, and it runs no
@@ -342,22 +348,6 @@ def _names(error: Exception, options: dict[str, Any]) -> bool:
 
 
 _compiled = lean_jit(_solve, static_argnames=("fun", "has_aux", "value_and_grad", "memory_size", "linear_solver"))
-
-
-def ravel(tree: PyTree) -> tuple[Vector, Callable[[Vector], PyTree]]:
-    """The leaves as one vector in the widest of their dtypes, at least float32, and the way back, each in its own."""
-    leaves, structure = jax.tree.flatten(tree)
-    shapes, dtypes = [leaf.shape for leaf in leaves], [leaf.dtype for leaf in leaves]
-    dtype = max([np.dtype(np.float32), *dtypes], key=lambda dtype: dtype.itemsize)
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-
-    def unravel(x: Vector) -> PyTree:
-        parts = jnp.split(x, ends[:-1]) if len(ends) > 1 else [x]
-        leaves = [part.reshape(s).astype(d) for part, s, d in zip(parts, shapes, dtypes, strict=True)]
-        return jax.tree.unflatten(structure, leaves)
-
-    vectors = [leaf.astype(dtype).reshape(-1) for leaf in leaves]
-    return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors), unravel
 
 
 def trace(

@@ -4,7 +4,7 @@ Values that are traced cannot be looked at; `traced_status` judges them inside t
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Number
 from typing import Any, TypeAlias
 
@@ -294,3 +294,19 @@ def closed_over(function: Any) -> list:
 
 def _at(path: Any) -> str:
     return jax.tree_util.keystr(path)
+
+
+def ravel(tree: PyTree) -> tuple[Vector, Callable[[Vector], PyTree]]:
+    """The leaves as one vector in the widest of their dtypes, at least float32, and the way back, each in its own."""
+    leaves, structure = jax.tree.flatten(tree)
+    shapes, dtypes = [leaf.shape for leaf in leaves], [leaf.dtype for leaf in leaves]
+    dtype = max([np.dtype(np.float32), *dtypes], key=lambda dtype: dtype.itemsize)
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+
+    def unravel(x: Vector) -> PyTree:
+        parts = jnp.split(x, ends[:-1]) if len(ends) > 1 else [x]
+        leaves = [part.reshape(s).astype(d) for part, s, d in zip(parts, shapes, dtypes, strict=True)]
+        return jax.tree.unflatten(structure, leaves)
+
+    vectors = [leaf.astype(dtype).reshape(-1) for leaf in leaves]
+    return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors), unravel

@@ -118,7 +118,7 @@ def _first(t: Vector) -> tuple[Vector, Int[Array, " k"], Int[Array, ""]]:
 def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
     """The segment that holds the minimizer, looked for in the order of the breakpoints t."""
     n = len(t)
-    k = min(CHUNK, n)
+    k = min(n, max(CHUNK // 8, min(CHUNK, n // 8)))
 
     def all_in_order(at: _Segment) -> _Segment:
         ordered, order = _sorted(t)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 from .box import Box, Scalar, Vector, breakpoints, can_move, path_end, project
 from .cauchy import minimizer
 from .elimination import solve
+from .kernel import product
 from .memory import Memory
 
 Matrix = Float[Array, "n n"]
@@ -50,7 +51,7 @@ def cauchy_point(x: Vector, g: Vector, box: Box, B: Matrix, theta: Scalar) -> tu
     reached = jnp.isfinite(tau)
     d = jnp.where(moving, -g[None, :], 0)
     z = jnp.where(moving, jnp.where(reached, tau, 0)[:, None] * d, jnp.where(movable, end - x, 0)[None, :])
-    Bd, Bz = jnp.split(jnp.concatenate([d, z]) @ B, 2)
+    Bd, Bz = jnp.split(product(jnp.concatenate([d, z]), B), 2)
     slope, curvature = jnp.sum(d * (g[None, :] + Bz), 1), jnp.sum(d * Bd, 1)
     step = minimizer(slope, curvature, theta * jnp.sum(d[0] ** 2), jnp.arange(n + 1) > 0)
     found = reached & (tau + step < jnp.min(jnp.where(moving, t[None, :], jnp.inf), 1))

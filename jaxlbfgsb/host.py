@@ -6,27 +6,27 @@
 
 The work is a few microseconds, so what a call costs beside it is what counts. A State travels as two arrays: the pairs,
 which are written in place, and one vector of all the rest; what the host reads of it comes back as a third. The program
-runs in the calling thread, and for few variables as one kernel (`device`, `_one_kernel`). Always float64, whatever
+runs in the calling thread, and for few variables as one kernel (`device`, kernel.py). Always float64, whatever
 jax_enable_x64 says, and on the CPU.
 
 Nothing is compiled for a new objective, and little for a new n: sizes are rounded up, and the variables added are 0,
 have no slope and never move. They are bounded if all others are, because that decides the first step.
 """
 
-from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.xla_metadata import set_xla_metadata
 from jax.stages import Compiled
 from jaxtyping import Array, Float
 
-from .argmin import LEAN, compiled, ravel
+from .argmin import LEAN, compiled
+from .arguments import ravel
 from .box import Box, Vector
 from .cauchy import FEW
+from .kernel import marked
 from .memory import empty
 from .solver import Options, State, init, update
 
@@ -141,7 +141,7 @@ def _programs(n: int, m: int) -> tuple[Compiled, Compiled]:
         begin, step = partial(_begin, n, m), partial(_update, n, m)
         packed = jax.eval_shape(begin, vectors[0])[:2]
         small = n <= FEW  # beyond, there is a sort, which cannot be part of a kernel
-        step, options = (_one_kernel(step), LEAN | NO_LIBRARY) if small else (step, LEAN)
+        step, options = (marked(step), LEAN | NO_LIBRARY) if small else (step, LEAN)
         return (
             compiled(begin, LEAN, vectors[0]),
             compiled(step, options, *packed, *vectors, donate_argnums=(0, 1)),
@@ -186,16 +186,6 @@ def _unpack_problem(n: int, problem: Vector) -> tuple[Vector, Box, Options]:
     x0, lower, upper, (ftol, gtol, max_linesearch) = jnp.split(problem, [n, 2 * n, 3 * n])
     most = np.iinfo(np.int32).max  # the host counts iterations and evaluations
     return x0, Box(lower, upper), Options(ftol, gtol, most, most, max_linesearch)
-
-
-def _one_kernel(function: Callable) -> Callable:
-    """The function as a call that XLA on the CPU compiles to one kernel.
-
-    As a list of kernels it is run by two threads, and to wake the second takes longer than all of them. Where XLA does
-    not know the mark it is not heeded.
-    """
-    called = jax.jit(function)
-    return lambda *args: set_xla_metadata(called(*args), inlineable="false", xla_cpu_small_call="true")
 
 
 @cache

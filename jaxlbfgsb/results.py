@@ -22,8 +22,8 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.sharding import AbstractMesh, Mesh
 
-from .argmin import Result, ravel, trace
-from .arguments import is_key, native
+from .argmin import Result, trace
+from .arguments import is_key, native, ravel
 from .lanes import Problem, Settings
 
 OUTSIDE = "progress and resume need a call outside of jit, and of grad and vmap"

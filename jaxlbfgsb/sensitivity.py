@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from . import implicit
-from .argmin import Result, ravel, trace
-from .arguments import PyTree, check_args, check_bounds, check_callable, check_linear_solver
+from .argmin import Result, trace
+from .arguments import PyTree, check_args, check_bounds, check_callable, check_linear_solver, ravel
 from .box import Box, Scalar
 
 

@@ -26,8 +26,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
 from jaxtyping import Array, Bool
 
 from . import solver
-from .argmin import opening, ravel
-from .arguments import PyTree, check_memory_size, check_options, check_sides
+from .argmin import opening
+from .arguments import PyTree, check_memory_size, check_options, check_sides, ravel
 from .box import Box, Scalar, Vector, projected_gradient
 from .solver import Iterate, Options, State
 from .status import Status

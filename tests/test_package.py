@@ -16,10 +16,11 @@ FILES = {path.stem: ast.parse(path.read_text()) for path in PACKAGE.glob("*.py")
 
 # A file imports from its own layer and from those above it in this list.
 LAYERS = [
-    {"status", "box", "linesearch", "elimination", "partition", "memory", "model"},
+    {"status", "box", "kernel", "linesearch", "elimination", "partition", "memory", "model"},
     {"cauchy", "subspace", "dense", "inverse"},
     {"solver"},
     {"arguments", "implicit", "differences"},
+    {"packed"},
     {"argmin", "transform"},
     {"lanes", "uncertainty", "sensitivity"},
     {"results"},

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxlbfgsb import minimize
+from jaxlbfgsb import minimize, packed
 
 
 def compiled(fun, n, **options):
@@ -21,8 +21,15 @@ def square(x):
     return jnp.sum((x - 0.3) ** 2)
 
 
-def test_loop_body_has_at_most_100_instructions():
-    assert hlo.loop_instructions(compiled(square, 10).as_text()).total() <= 100
+def test_loop_body_of_few_variables_is_the_objective_and_one_kernel():
+    found = hlo.loop_instructions(compiled(square, 10).as_text())
+    assert found["call"] == 1
+    assert found.total() <= 8
+
+
+def test_loop_body_has_at_most_100_instructions(monkeypatch):
+    monkeypatch.setattr(packed, "KNOWN", False)
+    assert hlo.loop_instructions(compiled(lambda x: square(x), 10).as_text()).total() <= 100
 
 
 def test_large_problem_fits_in_40_vectors():

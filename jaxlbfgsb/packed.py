@@ -1,0 +1,94 @@
+"""How a loop carries a State: as it is, or of few variables as three arrays, so that an update can be one kernel."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .arguments import ravel
+from .box import Box, Scalar, Vector
+from .kernel import KNOWN, one_kernel
+from .solver import Options, State, update
+from .status import Status
+
+NUMBERS = 4096  # in a State, from which on XLA may call a library and one kernel is no faster
+DENSE = 32  # variables up to which one kernel is faster for dense.py
+
+
+class Form(NamedTuple):
+    """A way to carry a State through a loop, and `update` for that."""
+
+    fold: Callable[[State], Any]
+    unfold: Callable[[Any], State]
+    update: Callable[[Any, Scalar, Vector], Any]
+    running: Callable[[Any], Bool[Array, ""]]
+
+
+class _Packed(NamedTuple):
+    """A State, as three arrays; the truth is there because a kernel may not be all that a loop's body returns."""
+
+    pairs: Float[Array, "2 m n"]
+    numbers: Vector
+    counts: Int[Array, " c"]
+    running: Bool[Array, ""]
+
+
+def form(state: State, box: Box | None, options: Options) -> Form:
+    """The form for states of this one's shapes."""
+    small = sum(leaf.size for leaf in jax.tree.leaves(state)) < NUMBERS
+    few = box is None or (state.memory.gram is None and len(state.x) <= DENSE)
+    return packed(state, box, options) if KNOWN and small and few else plain(box, options)
+
+
+def plain(box: Box | None, options: Options) -> Form:
+    """A State as it is."""
+    return Form(
+        fold=lambda state: state,
+        unfold=lambda state: state,
+        update=lambda state, f, g: update(state, f, g, box, options),
+        running=lambda state: state.status == Status.RUNNING,
+    )
+
+
+def packed(state: State, box: Box | None, options: Options) -> Form:
+    """Three arrays, and each update one kernel."""
+    n, dtype = len(state.x), state.x.dtype
+    leaves, structure = jax.tree.flatten(_without_pairs(state))
+    whole = [jnp.issubdtype(leaf.dtype, jnp.integer) for leaf in leaves]
+    _, split = ravel([leaf for leaf, integer in zip(leaves, whole, strict=True) if not integer])
+
+    def three(state: State) -> tuple[Array, Vector, Array]:
+        leaves = jax.tree.leaves(_without_pairs(state))
+        numbers = [leaf for leaf, integer in zip(leaves, whole, strict=True) if not integer]
+        counts = [leaf for leaf, integer in zip(leaves, whole, strict=True) if integer]
+        return state.memory.YS, ravel(numbers)[0], jnp.stack(counts)
+
+    def fold(state: State) -> _Packed:
+        return _Packed(*three(state), state.status == Status.RUNNING)
+
+    def unfold(packed: _Packed | tuple) -> State:
+        pairs, numbers, counts = packed[:3]
+        numbers, counts = iter(split(numbers)), iter(counts)
+        state = jax.tree.unflatten(structure, [next(counts if integer else numbers) for integer in whole])
+        return state._replace(memory=state.memory._replace(YS=pairs))
+
+    def following(evaluation: Vector, problem: Vector, most: Array, *old: Array) -> tuple[Array, Vector, Array]:
+        bounds, (ftol, gtol) = problem[:-2], problem[-2:]
+        here = None if box is None else Box(bounds[:n], bounds[n:])
+        return three(update(unfold(old), evaluation[0], evaluation[1:], here, Options(ftol, gtol, *most)))
+
+    problem = jnp.concatenate([*(box or ()), jnp.stack(options.tolerances(dtype))])
+    most = jnp.stack([jnp.asarray(limit, int) for limit in options[2:]])
+    one = one_kernel(following)
+
+    def next_one(packed: _Packed, f: Scalar, g: Vector) -> _Packed:
+        pairs, numbers, counts = one(jnp.concatenate([f[None], g]), problem, most, *packed[:3])
+        return _Packed(pairs, numbers, counts, unfold((pairs, numbers, counts)).status == Status.RUNNING)
+
+    return Form(fold, unfold, next_one, lambda packed: packed.running)
+
+
+def _without_pairs(state: State) -> State:
+    return state._replace(memory=state.memory._replace(YS=None))

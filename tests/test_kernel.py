@@ -1,0 +1,96 @@
+"""One kernel: what is marked, that it changes nothing, and where the mark is left out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from jaxlbfgsb import Options, kernel, minimize, packed
+
+MARK = 'inlineable="false"'  # XLA itself makes one kernel of very small loops
+
+
+def smooth(x, shift):
+    return jnp.sum(jnp.cosh(x - shift)) + jnp.sum(x[1:] * x[:-1]) / 4
+
+
+def solve(form, n, m, dtype, bounded, options):
+    """A solve with this form, compiled, and its program."""
+    x = jnp.asarray(np.random.default_rng(n).normal(size=n), dtype)
+
+    def run(x, options):
+        bounds = (x - 1, x + dtype(0.3)) if bounded else None
+        return minimize(
+            lambda x, shift: smooth(x, shift), x, (dtype(0.3),), bounds=bounds, memory_size=m, options=options
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed, "form", form)
+        compiled = jax.jit(run).lower(x, options).compile()
+    return compiled(x, options), compiled.as_text()
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "dtype", "bounded"),
+    [
+        (1, 1, np.float64, True),
+        (1, 30, np.float32, True),
+        (5, 10, np.float64, False),
+        (13, 7, np.float32, True),
+        (32, 16, np.float64, True),
+        (20, 90, np.float64, True),
+        (13, 7, np.float64, False),
+        (150, 10, np.float32, False),
+    ],
+)
+def test_one_kernel_changes_no_result(n, m, dtype, bounded):
+    options = Options(ftol=dtype(0.0), gtol=dtype(1e-3), max_iterations=jnp.asarray(50))
+    form, plain = packed.form, lambda state, box, options: packed.plain(box, options)
+    one, many = (solve(form, n, m, dtype, bounded, options) for form in (form, plain))
+    assert_allclose(one[0].x, many[0].x, atol=1e-4 if dtype is np.float32 else 1e-9)
+    assert (one[0].iterations, one[0].status) == (many[0].iterations, many[0].status)
+    assert MARK not in many[1]
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "bounded", "expected"),
+    [
+        *[(4, 10, True, True), (20, 10, True, True), (21, 10, True, False), (40, 30, True, False)],
+        *[(150, 10, False, True), (300, 10, False, False), (5, 500, False, False)],
+    ],
+)
+def test_few_variables_are_one_kernel(n, m, bounded, expected):
+    assert (MARK in solve(packed.form, n, m, np.float64, bounded, Options())[1]) == expected
+
+
+def test_the_mark_is_for_a_jaxlib_that_it_was_tried_with():
+    assert kernel.KNOWN  # else try it: the list in kernel.py, then TRIED
+
+
+def test_a_batch_is_not_one_kernel():
+    def run(x):
+        return minimize(lambda x: smooth(x, 0.3), x, bounds=(-1, 1)).x
+
+    starts = jnp.linspace(-1, 1, 15).reshape(5, 3)
+    program = jax.jit(jax.vmap(run)).lower(starts).compile()
+    assert MARK not in program.as_text()
+    assert_allclose(program(starts), jnp.stack([run(x) for x in starts]), atol=1e-7)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1000), st.integers(1, 12), st.integers(1, 12))
+def test_product_in_a_kernel(seed, k, n):
+    random = np.random.default_rng(seed)
+    A, B = random.normal(size=(k, n)), random.normal(size=(n, n))
+    assert_allclose(kernel.one_kernel(kernel.product)(jnp.asarray(A), jnp.asarray(B)), A @ B, atol=1e-12)
+    assert_allclose(kernel.product(jnp.asarray(A), jnp.asarray(B)), A @ B, atol=1e-12)
+
+
+def test_one_kernel_under_vmap_with_an_argument_for_all():
+    A, b = jnp.arange(24.0).reshape(4, 2, 3), jnp.arange(3.0)
+    found = jax.vmap(kernel.one_kernel(lambda A, b: (A @ b, b + 1)), in_axes=(0, None))(A, b)
+    assert_allclose(found[0], A @ b)
+    assert_allclose(found[1], jnp.broadcast_to(b + 1, (4, 3)))
