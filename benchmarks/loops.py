@@ -14,7 +14,8 @@ import numpy as np
 import optax
 from scipy.optimize import fmin_l_bfgs_b
 
-from jaxlbfgsb import Box, Options, Status, init, step
+from jaxlbfgsb import Box, Options, init
+from jaxlbfgsb.loop import form
 
 from .cases import Case
 
@@ -49,15 +50,19 @@ def bounded(problem: Any) -> bool:
 
 
 def ours(problem: Any) -> Callable:
-    """The solver's own steps, one evaluation each."""
+    """The loop of `minimize`."""
     both, options = jax.value_and_grad(problem.fun), Options(ftol=0.0, gtol=0.0)
     box = Box(jnp.asarray(problem.lower), jnp.asarray(problem.upper)) if bounded(problem) else None
 
-    def body(run: Run) -> Run:
-        state = step(both, run.carry, box, options)
-        return Run(state, state.iterate.f, state.evaluations, state.status != Status.RUNNING)
+    start = init(jnp.asarray(problem.x0), box)
+    fold, unfold, update, running = form(start, box, options)
 
-    return loop(body, lambda: Run(init(jnp.asarray(problem.x0), box), jnp.inf, 0, False))
+    def body(run: Run) -> Run:
+        carry = update(run.carry, *both(unfold(run.carry).x))
+        state = unfold(carry)
+        return Run(carry, state.iterate.f, state.evaluations, ~running(carry))
+
+    return loop(body, lambda: Run(fold(start), jnp.inf, 0, False))
 
 
 def by_jaxopt(problem: Any) -> Callable:

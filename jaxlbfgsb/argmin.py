@@ -19,7 +19,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.stages import Compiled
 from jaxtyping import Array, Bool, Int
 
-from . import implicit, packed
+from . import implicit, loop
 from .arguments import (
     PyTree,
     check_args,
@@ -270,7 +270,7 @@ def _run(
     def solve(theta: Any, box: Box | None, start: tuple[Vector, Options]) -> Result:
         x0, options = start
         begin = opening(x0, box, options, memory_size)
-        form = packed.form(begin, box, options)
+        form = loop.form(begin, box, options)
         end, found = jax.lax.while_loop(
             lambda carry: form.running(carry[0]),
             lambda carry: advance(partial(objective, theta), carry, form),
@@ -298,7 +298,7 @@ def opening(x: Vector, box: Box | None, options: Options, memory_size: int) -> S
     return start._replace(x=begin, status=status, iterate=start.iterate._replace(x=begin))
 
 
-def advance(objective: Callable, carry: tuple[Any, PyTree], form: packed.Form) -> tuple[Any, PyTree]:
+def advance(objective: Callable, carry: tuple[Any, PyTree], form: loop.Form) -> tuple[Any, PyTree]:
     """The state in this form, and the aux of its iterate, after one evaluation of (f, aux), g = objective(x)."""
     folded, aux = carry
     state = form.unfold(folded)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import zero_from_primal
 from jaxtyping import Array, Bool, Int
 
-from . import implicit, packed
+from . import implicit, loop
 from .argmin import Result, advance, opening, trace
 from .arguments import PyTree, check_args, check_bounds, check_options, check_x0, ravel
 from .box import Box
@@ -122,7 +122,7 @@ def _run(
     @partial(jax.vmap, in_axes=(axes, 0), axis_size=L)
     def evaluate(problem: Problem, carry: tuple[State, PyTree]) -> tuple[State, PyTree]:
         here = partial(objective, (problem.args, closed_over))
-        return advance(here, carry, packed.plain(box_of(problem), check_options(problem.options)))
+        return advance(here, carry, loop.plain(box_of(problem), check_options(problem.options)))
 
     def trip(at_work: _Lanes) -> _Lanes:
         state, aux = evaluate(at(at_work.problem), (at_work.state, at_work.aux))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from jaxlbfgsb import Options, kernel, minimize, packed
+from jaxlbfgsb import Options, kernel, loop, minimize
 
 MARK = 'inlineable="false"'  # XLA itself makes one kernel of very small loops
 
@@ -28,7 +28,7 @@ def solve(form, n, m, dtype, bounded, options):
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packed, "form", form)
+        patch.setattr(loop, "form", form)
         compiled = jax.jit(run).lower(x, options).compile()
     return compiled(x, options), compiled.as_text()
 
@@ -48,7 +48,7 @@ def solve(form, n, m, dtype, bounded, options):
 )
 def test_one_kernel_changes_no_result(n, m, dtype, bounded):
     options = Options(ftol=dtype(0.0), gtol=dtype(1e-3), max_iterations=jnp.asarray(50))
-    form, plain = packed.form, lambda state, box, options: packed.plain(box, options)
+    form, plain = loop.form, lambda state, box, options: loop.plain(box, options)
     one, many = (solve(form, n, m, dtype, bounded, options) for form in (form, plain))
     assert_allclose(one[0].x, many[0].x, atol=1e-4 if dtype is np.float32 else 1e-9)
     assert (one[0].iterations, one[0].status) == (many[0].iterations, many[0].status)
@@ -63,7 +63,7 @@ def test_one_kernel_changes_no_result(n, m, dtype, bounded):
     ],
 )
 def test_few_variables_are_one_kernel(n, m, bounded, expected):
-    assert (MARK in solve(packed.form, n, m, np.float64, bounded, Options())[1]) == expected
+    assert (MARK in solve(loop.form, n, m, np.float64, bounded, Options())[1]) == expected
 
 
 def test_the_mark_is_for_a_jaxlib_that_it_was_tried_with():

@@ -20,7 +20,7 @@ LAYERS = [
     {"cauchy", "subspace", "dense", "inverse"},
     {"solver"},
     {"arguments", "implicit", "differences"},
-    {"packed"},
+    {"loop"},
     {"argmin", "transform"},
     {"lanes", "uncertainty", "sensitivity"},
     {"results"},

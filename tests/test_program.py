@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxlbfgsb import minimize, packed
+from jaxlbfgsb import loop, minimize
 
 
 def compiled(fun, n, **options):
@@ -28,7 +28,7 @@ def test_loop_body_of_few_variables_is_the_objective_and_one_kernel():
 
 
 def test_loop_body_has_at_most_100_instructions(monkeypatch):
-    monkeypatch.setattr(packed, "KNOWN", False)
+    monkeypatch.setattr(loop, "KNOWN", False)
     assert hlo.loop_instructions(compiled(lambda x: square(x), 10).as_text()).total() <= 100
 
 

@@ -1,4 +1,7 @@
-"""How a loop carries a State: as it is, or of few variables as three arrays, so that an update can be one kernel."""
+"""The solver as a loop on the device.
+
+The loop carries a State as it is, or of few variables as three arrays, so that an update can be one kernel (kernel.py).
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,6 +18,29 @@ from .status import Status
 
 NUMBERS = 4096  # in a State, from which on XLA may call a library and one kernel is no faster
 DENSE = 32  # variables up to which one kernel is faster for dense.py
+
+
+def run(value_and_grad: Callable, state: State, box: Box | None = None, options: Options = Options()) -> State:
+    """The state after all the evaluations that it asks for: a `jax.lax.while_loop`.
+
+    Args:
+      value_and_grad: the objective and its gradient, x `(n,)` ↦ f `()`, g `(n,)`.
+      state: from `init`, `step` or `continue_from`.
+      box: as for `init`.
+      options: when to stop; see `Options`.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlbfgsb import init, run
+      >>> print(run(jax.value_and_grad(lambda x: jnp.sum((x - 2.0) ** 2)), init(jnp.zeros(2))).iterate.x)
+      [2. 2.]
+    """
+    fold, unfold, update, running = form(state, box, options)
+
+    def body(folded: Any) -> Any:
+        return update(folded, *value_and_grad(unfold(folded).x))
+
+    return unfold(jax.lax.while_loop(running, body, fold(state)))
 
 
 class Form(NamedTuple):
