@@ -6,10 +6,78 @@ from importlib import import_module
 
 from matplotlib import rc_context
 
-from .harness import PICTURE, RESULTS, ROOT, Goal, conditions, fill, losses, machine, read, table, write
+from .harness import (
+    OURS,
+    PICTURE,
+    RESULTS,
+    ROOT,
+    Goal,
+    conditions,
+    faster,
+    fill,
+    losses,
+    machine,
+    ratio,
+    read,
+    table,
+    write,
+)
+from .single import BOUNDED, FREE
 
 DOCS = ROOT / "docs"
-LOSSES = "where another is faster"
+LOSSES, BESIDE = "where another is faster", "speed beside others"
+FITS = {"work": "10,000 fits, n = 4"}
+GRADIENT = "SciPy, NumPy gradient"
+LINES = [  # of README's table: what, benchmark, its rows, and who stands there for each of PEERS
+    (
+        "in a box, n = 10, first call",
+        "compile",
+        {"case": "chained Rosenbrock"},
+        "SciPy, jitted gradient",
+        "jaxopt.LBFGSB",
+    ),
+    (
+        "in a box, n = 10, warm",
+        "single",
+        {"work": BOUNDED, "case": "chained Rosenbrock, n = 10"},
+        GRADIENT,
+        "jaxopt.LBFGSB",
+    ),
+    (
+        "in a box, n = 100, warm",
+        "single",
+        {"work": BOUNDED, "case": "chained Rosenbrock, n = 100"},
+        GRADIENT,
+        "jaxopt.LBFGSB",
+    ),
+    (
+        "10,000 fits of 4 parameters in a box",
+        "batched",
+        FITS,
+        "SciPy, a loop",
+        "jaxopt.LBFGSB, lax.map",
+        "optax.lbfgs projected, lax.map",
+    ),
+    (
+        "without bounds, n = 10, warm",
+        "single",
+        {"work": FREE, "case": "chained Rosenbrock, n = 10"},
+        GRADIENT,
+        "",
+        "optax.lbfgs",
+        "optimistix.BFGS",
+    ),
+    (
+        "without bounds, n = 100, warm",
+        "single",
+        {"work": FREE, "case": "chained Rosenbrock, n = 100"},
+        GRADIENT,
+        "",
+        "optax.lbfgs",
+        "optimistix.BFGS",
+    ),
+]
+PEERS = ("SciPy", "jaxopt", "optax", "optimistix, BFGS")
 
 
 def run(name: str, quick: bool) -> None:
@@ -28,8 +96,8 @@ def run(name: str, quick: bool) -> None:
 
 
 def document() -> None:
-    """Writes the tables and pictures of docs/ from the results that are kept."""
-    for page in DOCS.glob("*.md"):
+    """Writes the tables and pictures of docs/ and README from the results that are kept."""
+    for page in (ROOT / "README.md", *DOCS.glob("*.md")):
         page.write_text(fill(page.read_text(), all_tables()))
     for name in names():
         benchmark = import_module(f"benchmarks.{name}")
@@ -57,7 +125,18 @@ def all_tables() -> dict[str, str]:
     return found | {
         "goals": goals_table(goals),
         LOSSES: table(["", "", "", "its time / jaxlbfgsb's"], lines),
+        BESIDE: beside(),
     }
+
+
+def beside() -> str:
+    """README's table of speed."""
+    lines = []
+    for what, benchmark, where, *names in LINES:
+        found = [ratio(read(benchmark)[1:], name, **where) for name in names]
+        cells = ["" if value is None else faster(value) for value in found]
+        lines.append([what, "1", *cells, *[""] * (len(PEERS) - len(cells))])
+    return table(["", OURS, *PEERS], lines)
 
 
 def goals_table(goals: list[Goal]) -> str:

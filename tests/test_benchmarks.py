@@ -17,7 +17,7 @@ from benchmarks import batched, cases, derivative, harness, host, large, optax_l
 from benchmarks.__main__ import NAMES
 from benchmarks.harness import OURS, exponent, fill, losses, profile, ratio, ratios, table, take_turns
 
-PAGES = sorted(report.DOCS.glob("*.md"))
+PAGES = [report.ROOT / "README.md", *sorted(report.DOCS.glob("*.md"))]
 ROWS = [
     {"work": "a", "case": "n = 1", "candidate": OURS, "seconds": 0.5},
     {"work": "a", "case": "n = 1", "candidate": "SciPy", "seconds": 1.0},
