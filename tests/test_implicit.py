@@ -279,8 +279,9 @@ HOLDERS = {
 }
 
 
-@pytest.mark.parametrize(("as_partial", "many"), [(False, False), (True, True)])
-@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize(
+    ("holder", "as_partial", "many"), [*((holder, False, False) for holder in HOLDERS), ("slots", True, True)]
+)
 def test_so_does_one_that_holds_it_in(holder, as_partial, many):
     kept = [None]
 
