@@ -3,8 +3,9 @@
     least squares, residuals r       C = s² (J_FᵀJ_F)⁻¹,   J = ∂r/∂x,   s² = rᵀr / (N - |F|)
     negative log-likelihood, f       C = H_FF⁻¹,           H = ∂²f/∂x²
 
-F are the variables strictly inside their bounds. JᵀJ is never formed, for it has the square of J's condition: with the
-columns of J made 1 long, QR gives J_F = Q R D and C = s² D⁻¹R⁻¹R⁻ᵀD⁻¹. Cost: N n².
+F are the variables strictly inside their bounds; N counts the rows in which r or J is not 0, the others being padding.
+JᵀJ is never formed, for it has the square of J's condition: with the columns of J made 1 long, QR gives J_F = Q R D and
+C = s² D⁻¹R⁻¹R⁻ᵀD⁻¹. Cost: N n².
 """
 
 from collections.abc import Callable
@@ -24,9 +25,17 @@ def covariance(
 ) -> Float[Array, "... n n"]:
     """The covariance matrix of fitted parameters, by linearization at the fit.
 
+    Of residuals r with the Jacobian J: s² (JᵀJ)⁻¹ over the free variables, s² = Σr² / (N - free), which is that of
+    `scipy.optimize.curve_fit` with absolute_sigma=False. N is the number of residuals of which
+    the value or a derivative is not 0: data padded with weight 0 do not count.
+
+    Of a negative log-likelihood: the inverse of its Hessian. For errors σ that are known, give 0.5·Σ(r/σ)²: that is
+    curve_fit's absolute_sigma=True, but for the second derivatives of r, which the Hessian has and JᵀJ has not.
+
     Args:
-      fun: what was fitted, as a function of x and args: the residuals, `(N,)` or any one real array, if half or all of
-        their sum of squares was minimized, each divided by its own error or not; or a negative log-likelihood, `()`.
+      fun: a function of x and args that returns one real array: the residuals, `(N,)` or of any shape, each divided by
+        its own error or not, if a multiple of their sum of squares was minimized (the sum, half of it, the mean); or a
+        negative log-likelihood, `()`. Not the model. Not a sum of squares either: without σ that is no likelihood.
       result: of `minimize`, or of `minimize_many` with its leading axis. What a mesh has spread over the devices of one
         process comes to the default device first; call it outside of jit, then, for inside nothing can be moved.
       args: as for the fit.
@@ -90,13 +99,14 @@ def _covariance(fun: Callable, x: PyTree, args: tuple, bounds: Any) -> Float[Arr
 
 def _of_residuals(flat: Callable, x: Array, free: Bool[Array, " n"]) -> tuple[Array, Bool[Array, ""]]:
     """A root G of C = GᵀG over the free variables, and whether they are determined."""
-    n, r = len(x), flat(x)
-    J = jnp.where(free[None, :], jax.jacfwd(flat)(x), 0)
+    n, r, J = len(x), flat(x), jax.jacfwd(flat)(x)
+    N = jnp.sum((r != 0) | jnp.any(J != 0, 1))  # without the padding; NaN is not 0
+    J = jnp.where(free[None, :], J, 0)
     size = jnp.sqrt(jnp.sum(J**2, 0))
     size = jnp.where(size > 0, size, 1)
     fixed = jnp.where(free, 0, 1).astype(J.dtype)  # a row of its own for each that is fixed
     R = jnp.linalg.qr(jnp.concatenate([J / size[None, :], jnp.diag(fixed)]), mode="r")
-    spare = len(r) - jnp.sum(free)
+    spare = N - jnp.sum(free)
     pivots = jnp.abs(jnp.diagonal(R))
     known = (spare > 0) & (jnp.min(pivots) > n * jnp.finfo(J.dtype).eps * jnp.max(pivots))
     s = jnp.sqrt(r @ r / jnp.maximum(spare, 1).astype(r.dtype))

@@ -6,9 +6,9 @@ import numpy as np
 import peaks
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.optimize import Bounds
+from scipy.optimize import Bounds, curve_fit
 
-from jaxlbfgsb import Result, covariance, minimize, minimize_many, nist
+from jaxlbfgsb import Options, Result, covariance, minimize, minimize_many, nist
 
 DATA = [nist.load(name) for name in nist.NAMES]
 
@@ -45,6 +45,63 @@ def test_variables_at_a_bound_are_known_and_the_others_have_the_formula_of_a_lin
     r, expected = np.asarray(residuals(x)), np.zeros((3, 3))
     expected[np.ix_(F, F)] = r @ r / (12 - len(F)) * np.linalg.inv(X[:, F].T @ X[:, F]) if F else 0
     assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_rows_of_padding_are_no_degrees_of_freedom():
+    X, y, residuals = line()
+    X, y, weight = (np.concatenate([part, np.zeros((5, *part.shape[1:]))]) for part in (X, y, np.ones(12)))
+    x, lower = np.array([0.3, -0.2, 0.5]), np.array([0.3, -9, -9])
+    args = tuple(map(jnp.asarray, (X, y, weight)))
+
+    def padded(b, X, y, weight):
+        return weight * (X @ b - y)
+
+    for bounds in None, (lower, None):
+        expected = covariance(residuals, at(x), bounds=bounds)
+        assert_allclose(covariance(padded, at(x), args, bounds=bounds), expected, rtol=1e-12)
+        many = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), at(x))
+        found = covariance(padded, many, args, bounds=bounds, in_axes=(None, None))
+        assert_allclose(found, jnp.stack([expected] * 2), rtol=1e-12)
+
+
+def test_many_fits_of_padded_data_have_the_covariances_of_each_alone():
+    X, y, _ = line()
+    lengths = [12, 6, 9]
+    weight = np.array([np.arange(12) < k for k in lengths], float)
+
+    def residuals(b, X, y, weight):
+        return weight * (X @ b - y)
+
+    X, y, x = jnp.asarray(X), jnp.asarray(y), jnp.array([0.3, -0.2, 0.5])
+    many = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), at(x))
+    found = covariance(residuals, many, (X, y, weight), in_axes=((None, None, 0), None))
+    for C, k in zip(found, lengths, strict=True):
+        assert_allclose(C, covariance(lambda b, k=k: X[:k] @ b - y[:k], at(x)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("bad", ["residual", "derivative"])
+def test_a_row_that_is_nan_is_no_padding(bad):
+    X, y, _ = line(N=4)
+    (y if bad == "residual" else X)[:] = np.nan
+    x = jnp.zeros(3)
+    found = covariance(lambda b: jnp.asarray(X) @ b - y, at(x))
+    assert_array_equal(found, np.nan if bad == "residual" else np.inf)
+
+
+def test_deviations_are_those_of_curve_fit():
+    t, sigma = np.linspace(0, 3, 30), np.linspace(0.05, 0.2, 30)
+    y = 2 * np.exp(-0.7 * t) + sigma * np.random.default_rng(0).normal(size=30)
+
+    def residuals(p):
+        return (p[0] * jnp.exp(-p[1] * t) - y) / sigma
+
+    def likelihood(p):
+        return 0.5 * jnp.sum(residuals(p) ** 2)
+
+    result = minimize(likelihood, jnp.ones(2), options=Options(ftol=0.0, gtol=1e-8))
+    for fun, absolute, rtol in (residuals, False, 1e-5), (likelihood, True, 0.05):
+        _, expected = curve_fit(lambda t, a, b: a * np.exp(-b * t), t, y, [1, 1], sigma, absolute_sigma=absolute)
+        assert_allclose(covariance(fun, result), expected, rtol=rtol)
 
 
 def test_a_likelihood_has_the_inverse_of_its_hessian():
