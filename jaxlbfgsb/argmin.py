@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.errors import ConcretizationTypeError, TracerArrayConversionError, TracerIntegerConversionError
 from jax.extend.core import jaxpr_as_fun
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.stages import Compiled
@@ -43,6 +44,8 @@ from .status import Status
 
 SCALARS = frozenset({bool, int, float, complex, str, bytes, NoneType})
 OPAQUE = (jax.Array, np.ndarray, np.generic, type, ModuleType)
+NAMED = 5  # problems that did not converge, in a summary
+UNTRACEABLE = ConcretizationTypeError, TracerArrayConversionError, TracerIntegerConversionError
 
 
 class Result(NamedTuple):
@@ -61,15 +64,26 @@ class Result(NamedTuple):
       aux: what the objective returned beside its value at x, with `has_aux`; else None.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> from jaxlbfgsb import minimize
-      >>> minimize(lambda x: jnp.sum((x - 2.0) ** 2), jnp.zeros(2), bounds=(None, 1.0))
+      >>> import jax, jax.numpy as jnp, numpy as np
+      >>> from jaxlbfgsb import Status, minimize, minimize_many
+      >>> result = minimize(lambda x: jnp.sum((x - 2.0) ** 2), jnp.zeros(2), bounds=(None, 1.0))
+      >>> result
       converged: the projected gradient is at most gtol
       fun         2
       residual    0
       iterations  2
       evaluations 3
       x           [1. 1.]
+      >>> Status(int(result.status)).name
+      'GRADIENT'
+
+      Of many problems, those that failed, and problem 1 alone:
+
+      >>> fits = minimize_many(lambda x, c: jnp.sum((x - c) ** 2), jnp.zeros((3, 1)), np.array([[1], [2], [np.nan]]))
+      >>> np.flatnonzero(~fits.converged)
+      array([2])
+      >>> print(jax.tree.map(lambda leaf: leaf[1], fits).x)
+      [2.]
     """
 
     x: PyTree
@@ -100,9 +114,7 @@ class Result(NamedTuple):
         if not seen or not getattr(self.status, "is_fully_addressable", True):
             return f"Result(x={self.x}, fun={self.fun}, status={self.status})"
         if np.ndim(self.status) > 0:
-            fun = np.asarray(self.fun)[np.isfinite(self.fun)]
-            span = [f"fun         {fun.min():.10g} to {fun.max():.10g}"] if len(fun) else []
-            return "\n".join([f"Result of {np.size(self.status)} problems", self.message, *span])
+            return "\n".join([f"Result of {np.size(self.status)} problems", self.message, *_summary(self)])
         lines = [
             self.message,
             f"fun         {float(self.fun):.10g}",
@@ -112,6 +124,21 @@ class Result(NamedTuple):
             f"x           {np.array2string(np.asarray(self.x), prefix=' ' * 12) if is_array(self.x) else self.x}",
         ]
         return "\n".join(lines)
+
+
+def _summary(many: Result) -> list[str]:
+    """Lines on the values of many problems and on those that did not converge."""
+    fun, residual, failed = np.asarray(many.fun), np.asarray(many.residual), np.argwhere(~np.asarray(many.converged))
+    finite, known = fun[np.isfinite(fun)], residual[np.isfinite(residual)]
+    span = [f"{finite.min():.10g} to {finite.max():.10g}"] if len(finite) else []
+    nan = [f"NaN in {np.isnan(fun).sum()}"] if np.isnan(fun).any() else []
+    named = [str(at[0] if len(at) == 1 else tuple(at)) for at in failed[:NAMED].tolist()]
+    said = {
+        "fun": [*span, *nan],
+        "residual": [f"{np.median(known):.3g} in the median, at most {known.max():.3g}"] if len(known) else [],
+        "unconverged": [*named, "..."] if len(failed) > NAMED else named,
+    }
+    return [f"{name:11} {', '.join(what)}" for name, what in said.items() if what]
 
 
 def minimize(
@@ -143,7 +170,8 @@ def minimize(
       args: a tuple of pytrees of arrays, passed on to fun; anything else is taken as the one argument.
       bounds: None; (lower, upper), a tuple of two, each a prefix of x0's tree with arrays that broadcast to its leaves,
         None or ±inf where there is none; for a 1-D x0 also a list of (low, high) pairs, an (n, 2) array or a
-        `scipy.optimize.Bounds`. Cast to the leaf's dtype; that box is never left, not by one ulp.
+        `scipy.optimize.Bounds`; refused where it may be either, as ((0, 1), (2, 3)). Cast to the leaf's dtype; that box
+        is never left, not by one ulp.
       has_aux: whether fun returns (scalar, aux).
       value_and_grad: whether fun returns (value, gradient) itself, value being (scalar, aux) with `has_aux`, and the
         gradient like x. Otherwise the gradient is jax.grad's.
@@ -362,7 +390,18 @@ def trace(
     def flat(args: tuple, x: Vector) -> Any:
         return fun(unravel(x), *args)
 
-    jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(args, x)
+    try:
+        jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(args, x)
+    except UNTRACEABLE as error:
+        first = str(error).split("\n")[0]
+        raise TypeError(
+            "fun must be written with jax.numpy, without float() or a Python `if` on values, for JAX to trace it "
+            f"({first}); for any Python function use jaxlbfgsb.fmin_l_bfgs_b"
+        ) from error
+    except TypeError as error:
+        if len(args) == 1 and isinstance(args[0], list) and "positional argument" in str(error):
+            raise TypeError(f"{error}: args is a list and so one argument; write a tuple") from error
+        raise
     structure = jax.tree.structure(shape)
     traced = [var for var, value in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True) if isinstance(value, Tracer)]
     custom = [call for call in jaxpr.jaxpr.eqns if call.primitive.name in ("custom_jvp_call", "custom_vjp_call")]
@@ -374,8 +413,7 @@ def trace(
     value, grad = _pair(shape, "(value, gradient)", "value_and_grad") if value_and_grad else (shape, None)
     f, aux = _pair(value, "(value, aux)", "has_aux") if has_aux else (value, None)
     if not isinstance(f, jax.ShapeDtypeStruct) or f.shape != () or not jnp.issubdtype(f.dtype, jnp.floating):
-        hint = "" if has_aux or not isinstance(f, tuple) else "; for (value, aux) pass has_aux=True"
-        raise TypeError(f"fun must return a real floating-point scalar, got {described(f)}{hint}")
+        raise TypeError(f"fun must return a real floating-point scalar, got {described(f)}{_meant(f, has_aux)}")
     if value_and_grad:
         check_gradient(grad, x0)
 
@@ -405,5 +443,14 @@ def zeros(shapes: PyTree) -> PyTree:
 
 def _pair(value: Any, expected: str, option: str) -> tuple[Any, Any]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise TypeError(f"fun must return a pair {expected} with {option}=True, got {value}")
+        raise TypeError(f"fun must return a pair {expected} with {option}=True, got {described(value)}")
     return tuple(value)
+
+
+def _meant(f: Any, has_aux: bool) -> str:
+    """What to write instead of a value that is no scalar."""
+    if isinstance(f, (tuple, list)) and not has_aux:
+        return "; for (value, aux) pass has_aux=True, for (value, gradient) value_and_grad=True"
+    if isinstance(f, jax.ShapeDtypeStruct) and f.shape != () and jnp.issubdtype(f.dtype, jnp.floating):
+        return "; for residuals r return 0.5 * jnp.sum(r**2)"
+    return ""

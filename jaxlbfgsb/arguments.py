@@ -24,19 +24,30 @@ BOTH_SPELLINGS = (
     "write (lower, upper), each a pytree or an array, or a list of (low, high) pairs, one for each entry of a 1-D x0"
 )
 
+PAD = "pad data of different lengths, see docs/recipes.md"
+
 
 def check_x0(x0: PyTree) -> PyTree:
     """x0 with JAX arrays for leaves."""
     for path, leaf in jax.tree.leaves_with_path(x0):
         dtype = np.dtype(type(leaf)) if isinstance(leaf, Number) else getattr(leaf, "dtype", type(leaf).__name__)
         if dtype not in (np.float32, np.float64):
-            raise TypeError(f"x0{_at(path)} must be a float32 or float64 array, got {dtype}")
+            whole = is_array(leaf) and jnp.issubdtype(dtype, jnp.integer)
+            hint = if_listed(x0) or (f"; write x0{_at(path)}.astype(float)" if whole else "")
+            raise TypeError(f"x0{_at(path)} must be a float32 or float64 array, got {dtype}{hint}")
         if _known(leaf) and np.isnan(np.asarray(leaf)).any():
             raise ValueError(f"x0{_at(path)} must be free of NaN")
     x0 = jax.tree.map(jnp.asarray, x0)
     if sum(leaf.size for leaf in jax.tree.leaves(x0)) == 0:
         raise ValueError("x0 must hold at least one number, got an empty pytree")
     return x0
+
+
+def if_listed(x0: PyTree) -> str:
+    """What to say in an error if x0 is a list of numbers, which may have been meant for a vector."""
+    if isinstance(x0, list) and all(isinstance(part, Number) or getattr(part, "shape", None) == () for part in x0):
+        return "; x0 is a list, that is, a pytree of scalars; for a vector write jnp.array(x0, float)"
+    return ""
 
 
 def check_bounds(bounds: Any, x0: PyTree) -> tuple[PyTree, PyTree]:
@@ -46,12 +57,23 @@ def check_bounds(bounds: Any, x0: PyTree) -> tuple[PyTree, PyTree]:
     optimize = sys.modules.get("scipy.optimize")  # if it is not loaded, bounds is none of its objects
     if optimize is not None and isinstance(bounds, optimize.Bounds):
         bounds = bounds.lb, bounds.ub
-    elif isinstance(bounds, list) or is_array(bounds):
+    elif isinstance(bounds, list) or is_array(bounds) or (isinstance(bounds, tuple) and len(bounds) != 2):
         bounds = _pairs(bounds, x0)
-    elif not isinstance(bounds, tuple) or len(bounds) != 2:
-        found = f"a tuple of {len(bounds)}" if isinstance(bounds, tuple) else type(bounds).__name__
-        raise ValueError(f"bounds: {BOTH_SPELLINGS}; got {found}")
-    return check_sides(bounds[0], bounds[1], x0, "x0", f"; {BOTH_SPELLINGS}")
+    elif not isinstance(bounds, tuple):
+        raise ValueError(f"bounds: {BOTH_SPELLINGS}; got {type(bounds).__name__}")
+    elif type(bounds) is tuple and all(map(_may_be_pair, bounds)) and is_array(x0) and x0.shape == (2,):
+        raise ValueError(
+            f"bounds={bounds} may be two pairs or (lower, upper): for pairs write a list of them, "
+            f"{[*map(tuple, bounds)]}; for lower and upper two arrays, (np.array(lower), np.array(upper)), with ±inf "
+            "for None"
+        )
+    return check_sides(bounds[0], bounds[1], x0, "x0", f"; {BOTH_SPELLINGS}{if_listed(x0)}")
+
+
+def _may_be_pair(side: Any) -> bool:
+    """Whether one of (lower, upper) reads like SciPy's pair (low, high)."""
+    plain = isinstance(side, (list, tuple)) and all(entry is None or isinstance(entry, Number) for entry in side)
+    return plain and len(side) == 2
 
 
 def check_sides(lower: PyTree, upper: PyTree, x0: PyTree, of: str, hint: str = "") -> tuple[PyTree, PyTree]:
@@ -78,9 +100,10 @@ def check_sides(lower: PyTree, upper: PyTree, x0: PyTree, of: str, hint: str = "
 
 
 def _pairs(bounds: Any, x0: PyTree) -> tuple[Any, Any]:
-    """SciPy's list of (low, high) pairs, or an (n, 2) array, as (lower, upper)."""
+    """SciPy's list or tuple of (low, high) pairs, or an (n, 2) array, as (lower, upper)."""
     if not is_array(x0) or x0.ndim != 1:
-        raise ValueError(f"bounds as a list of pairs or an (n, 2) array need x0 to be one 1-D array; {BOTH_SPELLINGS}")
+        hint = f"{BOTH_SPELLINGS}{if_listed(x0)}"
+        raise ValueError(f"bounds as a list of pairs or an (n, 2) array need x0 to be one 1-D array; {hint}")
     if isinstance(bounds, np.ndarray) and bounds.dtype == object:  # None among numbers
         bounds = bounds.tolist()
     if is_array(bounds):
@@ -196,7 +219,7 @@ def check_dtypes(args: PyTree) -> None:
     for path, leaf in jax.tree.leaves_with_path(args):
         dtype = getattr(leaf, "dtype", np.dtype(bool if isinstance(leaf, Number) else object))
         if not jnp.issubdtype(dtype, jax.dtypes.prng_key) and _dtype(dtype.newbyteorder("=")).hasobject:
-            found = dtype if hasattr(leaf, "dtype") else type(leaf).__name__
+            found = f"{dtype}; {PAD}" if hasattr(leaf, "dtype") else type(leaf).__name__
             raise TypeError(f"args{_at(path)} must be numbers, got {found}")
 
 
@@ -274,7 +297,9 @@ def gathered(leaf: Any) -> Any:
 
 def described(shape: Any) -> str:
     """What jax.eval_shape gives, in an error."""
-    return f"{shape.dtype}{list(shape.shape)}" if isinstance(shape, jax.ShapeDtypeStruct) else f"the pytree {shape}"
+    if isinstance(shape, jax.ShapeDtypeStruct):
+        return f"{shape.dtype}{list(shape.shape)}"
+    return f"the pytree {jax.tree.map(described, shape)}".replace("'", "")
 
 
 def is_array(value: Any) -> bool:

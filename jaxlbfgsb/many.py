@@ -26,6 +26,7 @@ from jaxtyping import Array
 from . import results
 from .argmin import LEAN, Result, check_statics, compiled, lean_jit
 from .arguments import (
+    PAD,
     PyTree,
     check_bounds,
     check_dtypes,
@@ -33,6 +34,7 @@ from .arguments import (
     check_options,
     check_x0,
     gathered,
+    if_listed,
     in_tuple,
     inside_jit,
     is_key,
@@ -231,7 +233,8 @@ def _flags(axes: Any, tree: PyTree, name: str) -> PyTree:
                 f"{name}{_at(path)} must be no masked array, which JAX cannot hold: give the mask as weights"
             )
         if axis == 0 and np.ndim(leaf) == 0:
-            raise ValueError(f"{name}{_at(path)} must have a leading axis, one entry a problem; in_axes=None shares it")
+            hint = f"share it {_by(name)}{if_listed(tree) if name == 'x0' else ''}"
+            raise ValueError(f"{name}{_at(path)} must have a leading axis, one entry a problem; {hint}")
         return axis == 0
 
     return jax.tree.map_with_path(flag, tree, axes)
@@ -244,9 +247,24 @@ def _size(problems: Problem, batched: Problem) -> int:
     if not sizes:
         raise ValueError("in_axes must put at least one leaf of x0, args or bounds at 0: nothing has a leading axis")
     if len(set(sizes.values())) > 1:
-        found = ", ".join(f"{size} for {name.lstrip('.')}" for name, size in sizes.items())
-        raise ValueError(f"the leading axes must have one size, the number of problems, got {found}")
+        first: dict[int, str] = {}  # leaf with each size
+        for name, size in sizes.items():
+            first.setdefault(size, name.lstrip("."))
+        found = ", ".join(f"{size} for {name}" for size, name in first.items())
+        hint = f"what has no leading axis is shared {_by('args')}"
+        if getattr(problems.x0, "ndim", 0) == 1 and batched.x0:
+            hint = f"if x0 has no leading axis, share it {_by('x0')}"
+        elif any(isinstance(part, list) for part in problems.args):
+            hint = f"args hold a list, {PAD}"
+        raise ValueError(f"the leading axes must have one size, the number of problems, got {found}; {hint}")
     return next(iter(sizes.values()))
+
+
+def _by(name: str) -> str:
+    """How all problems share a leaf."""
+    if name == "x0":
+        return "by in_axes=(None, ...)"
+    return "by None in its place in in_axes, as in_axes=(0, (None, 0), None) shares the first of two args"
 
 
 def _lanes(problems: Problem, batched: tuple[bool, ...], memory_size: int) -> int:

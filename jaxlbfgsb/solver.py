@@ -31,17 +31,17 @@ from .status import Status
 
 
 class Options(NamedTuple):
-    """When to stop: SciPy's defaults. Numbers or arrays, traced, so that under vmap each problem may have its own.
+    """When to stop: SciPy's defaults. Numbers or arrays, `()`, traced: under vmap each problem may have its own.
 
     Attributes:
       ftol: stop when (f_k - f_{k+1}) / max(|f_k|, |f_{k+1}|, 1) ≤ ftol. None, the default, is SciPy's 10⁷ε = 2.2e-9 in
         float64, and ε = 1.2e-7 in float32, where 10⁷ε would be 1.2 and stop every run at once.
       gtol: stop when max |P(x - g) - x| ≤ gtol, in units of f over units of x; 1e-5 by default. That is never more than
         the room to the bounds, so gtol has to be small beside the box.
-      max_iterations: accepted steps allowed; 15,000 by default.
-      max_evaluations: evaluations allowed, 15,000 by default; looked at between iterations, so that a line search
-        always ends.
-      max_linesearch: evaluations allowed in one line search; 20 by default.
+      max_iterations: SciPy's maxiter, accepted steps allowed; 15,000 by default.
+      max_evaluations: SciPy's maxfun, evaluations allowed, 15,000 by default; looked at between iterations, so that a
+        line search always ends.
+      max_linesearch: SciPy's maxls, evaluations allowed in one line search; 20 by default.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -50,11 +50,11 @@ class Options(NamedTuple):
       'stopped: max_iterations was reached; raise it, or continue from the state'
     """
 
-    ftol: Scalar | float | None = None
-    gtol: Scalar | float = 1e-5
-    max_iterations: Int[Array, ""] | int = 15000
-    max_evaluations: Int[Array, ""] | int = 15000
-    max_linesearch: Int[Array, ""] | int = 20
+    ftol: Array | float | None = None
+    gtol: Array | float = 1e-5
+    max_iterations: Array | int = 15000
+    max_evaluations: Array | int = 15000
+    max_linesearch: Array | int = 20
 
     def tolerances(self, dtype: jnp.dtype) -> tuple[Scalar, Scalar]:
         """ftol and gtol in `dtype`, with its default."""

@@ -8,6 +8,18 @@ class Status(IntEnum):
 
     Each has a `message`: what happened and, where there is one, the next thing to try.
 
+    Attributes:
+      RUNNING: not finished, as in a state between two evaluations.
+      GRADIENT: converged, by gtol.
+      REDUCTION: converged, by ftol.
+      ITERATIONS: stopped by max_iterations.
+      EVALUATIONS: stopped by max_evaluations.
+      ABNORMAL: stopped, for the line search found no better point.
+      NON_FINITE: stopped, for f or its gradient is NaN or inf.
+      BAD_X0: not started, for x0 holds NaN or inf.
+      BAD_BOUNDS: not started, for bounds are NaN or cross.
+      BAD_OPTIONS: not started, for a tolerance is negative or NaN, or max_linesearch below 1.
+
     Examples:
       >>> import jax.numpy as jnp
       >>> from jaxlbfgsb import Status, minimize
@@ -30,12 +42,13 @@ class Status(IntEnum):
     EVALUATIONS = 4, "stopped: max_evaluations was exceeded; raise it, or continue from the state"
     ABNORMAL = (
         5,
-        "stopped: the line search found no better point; f may be noisy at this precision, or the gradient wrong",
+        "stopped: the line search found no better point; x is as good as rounding allows (look at residual), f is "
+        "noisy, or the gradient wrong",
     )
     NON_FINITE = (
         6,
-        "stopped: f or its gradient is NaN or inf at the start or all along the search direction; evaluate it at x, or "
-        "keep x away by bounds",
+        "stopped: f or its gradient is NaN or inf at the start or all along the search direction; evaluate it at x, "
+        "keep x away by bounds, or look for NaN in args",
     )
     BAD_X0 = 7, "not started: x0 holds NaN or inf"
     BAD_BOUNDS = 8, "not started: a bound is NaN, or a lower bound is above its upper bound"

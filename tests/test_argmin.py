@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from problems import BY_NAME, PROBLEMS
 from scipy.optimize import Bounds, fmin_l_bfgs_b
 
-from jaxlbfgsb import Box, Options, Status, minimize
+from jaxlbfgsb import Box, Options, Status, minimize, minimize_many
 
 CENTRE = jnp.array([-2.0, 0.3, 4.0])
 
@@ -97,6 +97,8 @@ SPELLINGS = {  # of bounds on bowl, and where it is least within them
     "two Nones": ((None, None), NONE),
     "infinities": ((-jnp.inf, jnp.full(3, jnp.inf)), NONE),
     "a list of pairs": ([(-1, 1), (-1, 1), (-1, 1)], BOTH),
+    "a tuple of pairs": (((-1, 1), (-1, 1), (-1, 1)), BOTH),
+    "two lists": (([-1, -1, None], [1, 1, 1]), [-1, 0.3, 1]),
     "a list of lists": ([[-1, 1], [-1, 1], [-1, 1]], BOTH),
     "a list of arrays": (list(np.array([[-1.0, 1.0]] * 3)), BOTH),
     "pairs with None": ([(None, 1), (None, None), (-1, 1)], UPPER),
@@ -133,6 +135,22 @@ def test_every_spelling_of_bounds_on_a_tree_is_understood(spelling):
         assert_allclose(found, jnp.broadcast_to(jnp.array(wanted, float), found.shape), rtol=1e-9)
 
 
+@pytest.mark.parametrize("bounds", [
+    (0.5, 1.0), (np.array([0.5, 0.5]), np.array([1.0, 1.0])), (jnp.full(2, 0.5), [1, 1]), ([0.5, 0.5], 1),
+    Box([0.5, 0.5], [1, 1]), Bounds([0.5, 0.5], [1, 1]), [(0.5, 1), (0.5, 1)], [[0.5, 1], [0.5, 1]]
+], ids=str)  # fmt: skip
+def test_bounds_of_two_variables_that_can_be_read_in_one_way(bounds):
+    assert_array_equal(minimize(tree_bowl, jnp.zeros(2), bounds=bounds).x, [1, 1])
+
+
+def test_one_pair_in_a_tuple_bounds_one_variable():
+    assert_array_equal(minimize(tree_bowl, jnp.zeros(1), bounds=((0, 1),)).x, [1])
+
+
+def test_a_list_of_numbers_is_a_tree_with_bounds_of_its_own():
+    assert_array_equal(minimize(tree_bowl, [0.0, 0.0], bounds=([0, 0], [1, 3])).x, [1, 2])
+
+
 def test_bounds_on_a_tuple_of_two_leaves_are_prefixes():
     x = minimize(tree_bowl, (jnp.zeros(2), jnp.zeros(3)), bounds=((0.0, None), (1.0, 3.0))).x
     assert_allclose(jnp.concatenate(x), [1, 1, 2, 2, 2])
@@ -167,7 +185,9 @@ def refused(error, words, fun=bowl, x0=LOW, args=(), **options):
 
 
 @pytest.mark.parametrize(("x0", "error", "words"), [
-    (jnp.array([1, 2]), TypeError, ["x0", "float32 or float64", "int64"]),
+    (jnp.array([1, 2]), TypeError, ["x0", "float32 or float64", "int64", "write x0.astype(float)"]),
+    ({"a": np.array([1, 2])}, TypeError, ["int64", "write x0['a'].astype(float)"]),
+    ([1, 1], TypeError, ["x0[0]", "int64", "x0 is a list", "jnp.array(x0, float)"]),
     (1, TypeError, ["x0", "float32 or float64", "int64"]),
     (True, TypeError, ["x0", "float32 or float64", "bool"]),
     (1j, TypeError, ["x0", "float32 or float64", "complex128"]),
@@ -203,9 +223,14 @@ PAIR = {"a": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
     (LOW, (None, -jnp.inf), ValueError, ["bounds", "upper"]),
     (LOW, (jnp.nan, None), ValueError, ["bounds", "NaN", "None or ±inf"]),
     (PAIR, (None, {"a": 1.0, "b": jnp.array([1.0, jnp.nan])}), ValueError, ["bounds['b']", "NaN"]),
-    (LOW, ((0, 1), (0, 1), (0, 1)), ValueError, ["bounds", "(lower, upper)", "list of (low, high) pairs"]),
-    (LOW[:2], ((0, 1), (0, 1)), ValueError, ["bounds", "(lower, upper)", "list of (low, high) pairs"]),
-    (LOW[:1], ((0, 1),), ValueError, ["bounds", "(lower, upper)", "list of (low, high) pairs"]),
+    (LOW[:2], ((0, 1), (2, 3)), ValueError, ["[(0, 1), (2, 3)]", "(np.array(lower), np.array(upper))"]),
+    (LOW[:2], ([0, 1], [2, 3]), ValueError, ["[(0, 1), (2, 3)]", "(np.array(lower), np.array(upper))"]),
+    (LOW[:2], ((None, 1.5), [2, np.inf]), ValueError, ["[(None, 1.5), (2, inf)]", "±inf for None"]),
+    (LOW[:2], ((0, 1), (0, 1), (0, 1)), ValueError, ["bounds", "2 entries of x0", "[3, 2]"]),
+    (LOW, (0, 1, 2), ValueError, ["bounds[0]", "pair"]),
+    (PAIR, ((0, 1),) * 6, ValueError, ["bounds", "one 1-D array", "(lower, upper)"]),
+    ([0.5, 0.5], [(0, 1), (0, 1)], ValueError, ["x0 is a list", "jnp.array(x0, float)"]),
+    ([0.5, 0.5], ((0, 1), (0, 1)), ValueError, ["x0 is a list", "jnp.array(x0, float)"]),
     (LOW, [(0, 1)], ValueError, ["bounds", "3", "[1, 2]"]),
     (LOW, [(0, 1), (0, 1, 2), (0, 1)], ValueError, ["bounds[1]", "pair", "(0, 1, 2)"]),
     (LOW, [0, 1, 2], ValueError, ["bounds[0]", "pair"]),
@@ -256,15 +281,15 @@ def test_bad_options_are_refused(options, error, words):
 @pytest.mark.parametrize(("fun", "words"), [
     (None, ["fun", "NoneType"]),
     (LOW, ["fun", "function"]),
-    (lambda x: x, ["fun", "scalar", "float64[3]"]),
+    (lambda x: x, ["fun", "scalar", "float64[3]", "0.5 * jnp.sum(r**2)"]),
     (lambda x: x[:1], ["fun", "scalar", "float64[1]"]),
     (lambda x: x[0].astype(complex), ["fun", "real", "complex128[]"]),
     (lambda x: jnp.sum(x).astype(int), ["fun", "floating-point", "int64[]"]),
     (lambda x: jnp.sum(x) > 0, ["fun", "floating-point", "bool[]"]),
     (lambda x: 3, ["fun", "floating-point"]),
     (lambda x: None, ["fun", "scalar", "None"]),
-    (lambda x: {"f": jnp.sum(x)}, ["fun", "scalar", "pytree"]),
-    (lambda x: (jnp.sum(x), x), ["fun", "scalar", "has_aux=True"]),
+    (lambda x: {"f": jnp.sum(x)}, ["fun", "scalar", "pytree {f: float64[]}"]),
+    (lambda x: (jnp.sum(x), x), ["scalar", "(float64[], float64[3])", "has_aux=True", "value_and_grad=True"]),
 ])  # fmt: skip
 def test_objective_that_is_no_real_scalar_is_refused(fun, words):
     refused(TypeError, words, fun)
@@ -285,6 +310,28 @@ def test_objective_that_returns_no_pair_is_refused(fun, option):
 def test_gradient_that_is_not_like_x_is_refused(gradient, words):
     refused((TypeError, ValueError), ["fun", "gradient like x", *words], lambda x: (x @ x, gradient(x)),
             value_and_grad=True)  # fmt: skip
+
+
+@pytest.mark.parametrize("fun", [
+    lambda x: np.sum(np.exp(x)), lambda x: x[0] if x[0] > 0 else -x[0], lambda x: float(x[0]),
+    lambda x: range(x[0].astype(int))
+], ids=["NumPy", "if", "float", "range"])  # fmt: skip
+@pytest.mark.parametrize("solve", [minimize, lambda fun, x0: minimize_many(fun, x0[None])], ids=["one", "many"])
+def test_objective_that_jax_cannot_trace_is_told_what_to_do(fun, solve):
+    with pytest.raises(TypeError, match=r"written with jax\.numpy.* use jaxlbfgsb\.fmin_l_bfgs_b") as caught:
+        solve(fun, LOW)
+    assert isinstance(caught.value.__cause__, jax.errors.JAXTypeError)
+
+
+@pytest.mark.parametrize("solve", [minimize, lambda fun, x0, args: minimize_many(fun, x0[None], args)])
+def test_args_in_a_list_are_told_to_be_one_argument(solve):
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'b': args is a list"):
+        solve(lambda x, a, b: bowl(x), LOW, [LOW[None], LOW[None]])
+
+
+def test_another_type_error_of_the_objective_comes_through():
+    with pytest.raises(TypeError, match=r"^unsupported operand [^:]*: [^:]*$"):
+        minimize(lambda x, data: x + None, LOW, [LOW])
 
 
 @pytest.mark.parametrize(("args", "words"), [
@@ -679,20 +726,34 @@ def test_message_of_a_batch_counts_the_ends():
     assert batch().message == f"1 × {Status.GRADIENT.message}\n2 × {Status.ITERATIONS.message}"
 
 
-def test_repr_of_a_batch_has_its_size_its_ends_and_the_range_of_fun():
-    size, *ends, span = repr(batch()).splitlines()
-    low, high = jnp.min(batch().fun), jnp.max(batch().fun)
+def test_repr_of_a_batch_has_its_size_its_ends_the_range_of_fun_the_residual_and_who_failed():
+    size, *ends, fun, residual, failed = repr(batch()).splitlines()
+    low, high, worst = jnp.min(batch().fun), jnp.max(batch().fun), jnp.max(batch().residual)
     assert (size, "\n".join(ends)) == ("Result of 3 problems", batch().message)
-    assert span == f"fun         {low:.10g} to {high:.10g}"
+    assert fun == f"fun         {low:.10g} to {high:.10g}"
+    assert residual == f"residual    {jnp.median(batch().residual):.3g} in the median, at most {worst:.3g}"
+    assert failed == "unconverged 0, 1"
 
 
-def test_range_of_fun_leaves_out_what_is_not_finite():
+def test_range_of_fun_leaves_out_what_is_not_finite_and_counts_nan():
     few = batch()._replace(fun=jnp.array([jnp.nan, 2.0, jnp.inf]))
-    assert repr(few).endswith("fun         2 to 2")
+    assert "\nfun         2 to 2, NaN in 1\n" in repr(few)
 
 
-def test_repr_of_a_batch_without_a_finite_fun():
-    assert repr(batch()._replace(fun=jnp.full(3, jnp.nan))) == f"Result of 3 problems\n{batch().message}"
+def test_repr_of_a_batch_without_a_finite_number():
+    none = jnp.full(3, jnp.nan)
+    ends = f"{batch().message}\nfun         NaN in 3\nunconverged 0, 1"
+    assert repr(batch()._replace(fun=none, residual=none)) == f"Result of 3 problems\n{ends}"
+
+
+@pytest.mark.parametrize(("shape", "named"), [((8,), "0, 1, 2, 3, 4, ..."), ((2, 2), "(0, 0), (0, 1), (1, 0), (1, 1)")])
+def test_repr_of_a_batch_names_the_first_that_failed(shape, named):
+    many = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[0], (*shape, *leaf.shape[1:])), batch())
+    assert repr(many).endswith(f"unconverged {named}")
+
+
+def test_repr_of_a_batch_that_converged_names_no_problem():
+    assert "unconverged" not in repr(jax.tree.map(lambda leaf: leaf[2:], batch()))
 
 
 @pytest.mark.parametrize("fill", [0, None, jax.ShapeDtypeStruct((2,), int)], ids=["axes", "None", "shapes"])

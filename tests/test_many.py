@@ -212,6 +212,11 @@ def test_each_problem_may_have_its_own_options():
     assert not stopped[-1]
 
 
+def test_pairs_in_a_tuple_bound_each_variable():
+    found = minimize_many(lambda x: jnp.sum((x - 2) ** 2), np.zeros((4, 3)), bounds=((0, 1), (None, None), (3, 4)))
+    assert_allclose(found.x, np.tile([1.0, 2.0, 3.0], (4, 1)))
+
+
 def test_a_gradient_of_the_users_own():
     def both(x, c):
         return jnp.sum((x - c) ** 2), 2 * (x - c)
@@ -716,7 +721,34 @@ BAD = {
     "two axes": (lambda: minimize_many(bowl, np.zeros((3, 2)), in_axes=(0, 0)), "in_axes must be a tuple of three"),
     "axes' tree": (lambda: minimize_many(bowl, np.zeros((3, 2)), 1.0, in_axes=(0, (0, 0), None)), "prefix of args"),
     "nothing batched": (lambda: minimize_many(bowl, np.zeros(2), in_axes=(None, None, None)), "nothing has a leading"),
-    "scalar": (lambda: minimize_many(bowl, np.zeros((3, 2)), 2.0), "args.* must have a leading axis"),
+    "scalar": (
+        lambda: minimize_many(bowl, np.zeros((3, 2)), 2.0),
+        r"args.* must have a leading axis.* share it by None .*\(0, \(None, 0\), None\)",
+    ),
+    "one start": (
+        lambda: minimize_many(bowl, np.zeros(2), np.zeros((4, 2))),
+        r"got 2 for x0, 4 for args\[0\]; if x0 has no leading axis, share it by in_axes=\(None, ...\)$",
+    ),
+    "one start in a list": (
+        lambda: minimize_many(bowl, [0.5, 0.5], np.zeros((4, 2))),
+        r"x0\[0\] must have a leading axis.* by in_axes=\(None, ...\); x0 is a list.* jnp.array\(x0, float",
+    ),
+    "one argument": (
+        lambda: minimize_many(bowl, np.zeros((3, 2)), (np.zeros(9), np.zeros((3, 9)))),
+        r"got 3 for x0, 9 for args\[0\]; .* shared by None in its place in in_axes, .*=\(0, \(None, 0\), None\)",
+    ),
+    "data in a list": (
+        lambda: minimize_many(bowl, np.zeros((3, 2)), ([np.zeros(k) for k in (5, 7, 5)],)),
+        r"got 3 for x0, .*7 for args\[0\]\[1\].*; args hold a list, pad .* docs/recipes\.md",
+    ),
+    "ragged objects": (
+        lambda: minimize_many(bowl, np.zeros((2, 2)), np.array([np.zeros(5), np.zeros(7)], dtype=object)),
+        r"args\[0\] must be numbers, got object; pad .* docs/recipes\.md",
+    ),
+    "pairs in a tuple": (
+        lambda: minimize_many(bowl, np.zeros((3, 2)), bounds=((0, 1), (2, 3))),
+        r"may be two pairs or \(lower, upper\)",
+    ),
     "bounds": (lambda: minimize_many(bowl, np.zeros((3, 2)), bounds=(1.0, 0.0)), "lower must not be above upper"),
     "bounds' shape": (lambda: minimize_many(bowl, np.zeros((3, 2)), bounds=(np.zeros((3, 2)), None)), "must broadcast"),
     "x0": (lambda: minimize_many(bowl, np.zeros((3, 2), int)), "x0 must be a float32 or float64"),
