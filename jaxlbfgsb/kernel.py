@@ -7,7 +7,8 @@ of the time. A call with the mark `xla_cpu_small_call` is compiled to a single k
 - uses each of its arguments, or XLA ends the process;
 - is not all that a loop's body returns, or XLA takes its arguments for constants of the loop.
 
-On other devices, and under vmap, where one kernel would mean one thread, it is left out.
+The mark is left out on other devices; under vmap, where one kernel would mean one thread; and of a derivative, to
+which not every argument is of use.
 """
 
 from collections.abc import Callable
@@ -23,14 +24,19 @@ from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, Float
 
 TRIED = (0, 10)  # the jaxlib with which the above was tried: XLA promises nothing of it
-KNOWN = jaxlib.version.__version_info__[:2] == TRIED
 _inside = ContextVar("inside", default=False)  # what is to be a kernel is being traced
 
 
+def possible() -> bool:
+    """Whether XLA has the mark, and there is one CPU: over several it would put transfers between them inside."""
+    try:
+        return jaxlib.version.__version_info__[:2] == TRIED and jax.device_count("cpu") == 1
+    except RuntimeError:  # JAX was told to leave the CPU alone
+        return False
+
+
 def one_kernel(function: Callable) -> Callable:
-    """The function of arrays, as one kernel where that can be."""
-    if not KNOWN:
-        return function
+    """The function of arrays, as one kernel on a CPU."""
 
     @custom_vmap
     def alone(*arguments: Any) -> Any:
@@ -49,7 +55,15 @@ def one_kernel(function: Callable) -> Callable:
         found = jax.vmap(function, in_axes=axes, axis_size=size)(*arguments)
         return found, jax.tree.map(lambda _: True, found)
 
-    return alone
+    @jax.custom_jvp
+    def primal(*arguments: Any) -> Any:
+        return alone(*arguments)
+
+    @primal.defjvp
+    def _(primals: tuple, tangents: tuple) -> Any:
+        return jax.jvp(function, primals, tangents)
+
+    return primal
 
 
 def marked(function: Callable) -> Callable:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .arguments import ravel
 from .box import Box, Scalar, Vector
-from .kernel import KNOWN, one_kernel
+from .kernel import one_kernel, possible
 from .solver import Options, State, update
 from .status import Status
 
@@ -65,7 +65,7 @@ def form(state: State, box: Box | None, options: Options) -> Form:
     """The form for states of this one's shapes."""
     small = sum(leaf.size for leaf in jax.tree.leaves(state)) < NUMBERS
     few = box is None or (state.memory.gram is None and len(state.x) <= DENSE)
-    return packed(state, box, options) if KNOWN and small and few else plain(box, options)
+    return packed(state, box, options) if small and few and possible() else plain(box, options)
 
 
 def plain(box: Box | None, options: Options) -> Form:
@@ -110,7 +110,8 @@ def packed(state: State, box: Box | None, options: Options) -> Form:
     one = one_kernel(following)
 
     def next_one(packed: _Packed, f: Scalar, g: Vector) -> _Packed:
-        pairs, numbers, counts = one(jnp.concatenate([f[None], g]), problem, most, *packed[:3])
+        evaluation = jnp.concatenate([jnp.asarray(f, dtype)[None], jnp.asarray(g, dtype)])
+        pairs, numbers, counts = one(evaluation, problem, most, *packed[:3])
         return _Packed(pairs, numbers, counts, unfold((pairs, numbers, counts)).status == Status.RUNNING)
 
     return Form(fold, unfold, next_one, lambda packed: packed.running)
