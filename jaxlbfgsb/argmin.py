@@ -205,7 +205,8 @@ def minimize(
     lower, upper = check_bounds(bounds, x0)
     options = check_options(options)
     args = check_args(args if isinstance(args, tuple) else (args,))
-    return _compiled(fun, x0, args, lower, upper, options, has_aux, value_and_grad, memory_size, linear_solver)
+    fast = lower is None or inside_jit()  # in a box, with LEAN, one kernel takes half as long again to compile
+    return _compiled(fun, x0, args, lower, upper, options, has_aux, value_and_grad, memory_size, linear_solver, fast)
 
 
 def check_statics(fun: Any, memory_size: Any) -> tuple[Callable, int]:
@@ -266,8 +267,9 @@ def _solve(
     value_and_grad: bool,
     memory_size: int,
     linear_solver: str | None,
+    fast: bool,
 ) -> Result:
-    solve = partial(_run, fun, has_aux, value_and_grad, memory_size, linear_solver)
+    solve = partial(_run, fun, has_aux, value_and_grad, memory_size, linear_solver, fast)
     shardings = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, x0)
     explicit = [s.mesh for s in jax.tree.leaves(shardings) if AxisType.Explicit in s.mesh.axis_types]
     if explicit:  # a solver is made of sums over all variables: the compiler places them, and x ends as x0 began
@@ -283,6 +285,7 @@ def _run(
     value_and_grad: bool,
     memory_size: int,
     linear_solver: str | None,
+    fast: bool,
     x0: PyTree,
     args: tuple,
     lower: PyTree,
@@ -298,7 +301,7 @@ def _run(
     def solve(theta: Any, box: Box | None, start: tuple[Vector, Options]) -> Result:
         x0, options = start
         begin = opening(x0, box, options, memory_size)
-        form = loop.form(begin, box, options)
+        form = loop.form(begin, box, options) if fast else loop.plain(box, options)
         end, found = jax.lax.while_loop(
             lambda carry: form.running(carry[0]),
             lambda carry: advance(partial(objective, theta), carry, form),
@@ -375,7 +378,8 @@ def _names(error: Exception, options: dict[str, Any]) -> bool:
     return any(option in str(error) for option in options)
 
 
-_compiled = lean_jit(_solve, static_argnames=("fun", "has_aux", "value_and_grad", "memory_size", "linear_solver"))
+STATIC = "fun", "has_aux", "value_and_grad", "memory_size", "linear_solver", "fast"
+_compiled = lean_jit(_solve, static_argnames=STATIC)
 
 
 def trace(

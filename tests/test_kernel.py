@@ -132,3 +132,12 @@ def test_few_variables_over_four_devices():
     done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, env=flags, check=False)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1e-12
+
+
+def test_in_a_box_the_first_call_outside_of_jit_is_not_one_kernel(monkeypatch):
+    formed = []
+    monkeypatch.setattr(loop, "form", lambda state, box, options: formed.append(box) or loop.plain(box, options))
+    for solve in (jax.jit(minimize, static_argnums=0), minimize):
+        solve(lambda x: smooth(x, 0.3), jnp.ones(3), bounds=(-1, 2))
+        minimize(lambda x: smooth(x, 0.3), jnp.ones(3))
+    assert [box is None for box in formed] == [False, True, True]
