@@ -205,7 +205,8 @@ def test_counts_on_98_percent_of_the_stable_ones_of_1000_random_problems_are_sci
 @pytest.mark.parametrize("name", NAMES)
 def test_counts_of_minimize_on_the_list_are_scipys(name):
     value_and_grad, x0, *bounds = case(name)
-    result = minimize(value_and_grad, x0, bounds=tuple(bounds), value_and_grad=True)
+    solve = jax.jit(lambda x0: minimize(value_and_grad, x0, bounds=tuple(bounds), value_and_grad=True))
+    result = solve(x0)
     counts = int(result.iterations), int(result.evaluations)
     holds_if_stable((counts == scipys(name).counts) != (name in EXCEPTIONS), name)
 
