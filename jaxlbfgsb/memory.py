@@ -6,7 +6,7 @@ Rows are circular and nothing is ever rolled or permuted. What depends on time, 
 (0 is the newest). Rows without a pair hold leftovers, never cleared because that would write all (m, n) numbers:
 whoever reads the memory masks them with `live`.
 
-A push costs one (2m × n)(n × 2) product, without bounds one (m × n)(n), with a partition two (2m × n)(n × 2); the Gram
+A push costs two products (2m × n)(n), without bounds one, with a partition four; the Gram
 matrices are never rebuilt.
 """
 
@@ -25,11 +25,18 @@ Square = Float[Array, "m m"]
 Pair = Float[Array, "2 n"]
 
 
+class Inverse(NamedTuple):
+    """What inverse.py needs."""
+
+    root: Square  # R⁻¹
+    YY: Square
+
+
 class Memory(NamedTuple):
     """The pairs, in the rows of Y and S, and what is known of their inner products."""
 
     YS: Float[Array, "2 m n"]
-    gram: Float[Array, "k m m"] | None  # S Yᵀ and S Sᵀ; for inverse.py R⁻¹ alone; None for dense.py
+    gram: Float[Array, "2 m m"] | Inverse | None  # S Yᵀ and S Sᵀ; another for inverse.py; None for dense.py
     D: Float[Array, " m"]  # s_iᵀy_i as the line search has it
     theta: Scalar
     held: Int[Array, ""]  # how many pairs there are
@@ -39,7 +46,8 @@ class Memory(NamedTuple):
 
 def empty(n: int, m: int, dtype: jnp.dtype, products: int = 2) -> Memory:
     """A memory for m pairs that holds none: B = I. With one product it is for inverse.py, with none for dense.py."""
-    gram, none = jnp.zeros((products, m, m), dtype) if products else None, jnp.zeros((), int)
+    square, none = jnp.zeros((m, m), dtype), jnp.zeros((), int)
+    gram = [None, Inverse(square, square), jnp.stack([square, square])][products]
     kept = partition.empty(n, m, dtype) if products == 2 and n > partition.CHUNK else None
     return Memory(jnp.zeros((2, m, n), dtype), gram, jnp.ones(m, dtype), jnp.ones((), dtype), none, none, kept)
 
@@ -65,7 +73,7 @@ def blocks(memory: Memory) -> tuple[Scalar, Float[Array, " m"], Square, Square]:
     """θ, D, L and S Sᵀ, S Yᵀ = L + D + R; where a row is dead, 1 on the diagonals and 0 beside them. BLNZ (3.5)."""
     ages, alive = age(memory), live(memory)
     both = alive[:, None] & alive[None, :]
-    assert memory.gram is not None
+    assert isinstance(memory.gram, jax.Array)
     (SY, SS), D = memory.gram, jnp.where(alive, memory.D, 1)
     L = jnp.where(both & (ages[:, None] < ages[None, :]), SY, 0)  # s of a later pair, y of an earlier one
     theta = jnp.where(memory.held > 0, memory.theta, 1)
@@ -92,11 +100,15 @@ def count(memory: Memory, ys: Pair, sy: Scalar, keep: Bool[Array, ""]) -> Memory
     here = age(memory) == 0
     held = jnp.minimum(memory.held + keep.astype(int), len(here))
     gram, D, kept = memory.gram, jnp.where(keep & here, sy, memory.D), memory.partition
-    if gram is None or len(gram) == 1:
+    if gram is None:
         yy = jnp.sum(ys[0] ** 2)
-        if gram is not None:
-            others = (age(memory) < held) & ~here
-            gram = jnp.where(keep, bordered(gram[0], memory.YS[1] @ ys[0], sy, others, here)[None], gram)
+    elif isinstance(gram, Inverse):
+        Yy, Sy = memory.YS @ ys[0]
+        others = (age(memory) < held) & ~here
+        root = jnp.where(keep, bordered(gram.root, Sy, sy, others, here), gram.root)
+        row, column = keep & here[:, None], keep & here[None, :]
+        gram = Inverse(root, jnp.where(row, Yy[None, :], jnp.where(column, Yy[:, None], gram.YY)))
+        yy = jnp.sum(jnp.where(here, Yy, 0))
     else:
         products = jnp.stack([memory.YS @ ys[0], memory.YS @ ys[1]], axis=2)
         rows, columns = products[:, :, 1], products[1].T  # of s with all pairs, of all s with the new pair

@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float, Int
 from . import cauchy, dense, inverse, linesearch, partition, subspace
 from .box import Box, Scalar, Vector, project, projected_gradient, reach
 from .linesearch import STEP_MAX, Search
-from .memory import Memory, age, count, empty, forget, write
+from .memory import Inverse, Memory, age, count, empty, forget, write
 from .model import model
 from .status import Status
 
@@ -181,7 +181,7 @@ def update(
       docs/algorithm.md.
     """
     gram = state.memory.gram
-    if (box is None) != (gram is not None and len(gram) == 1):
+    if (box is None) != isinstance(gram, Inverse):
         raise ValueError("box must be None in update if it was None in init, and only then")
 
     # 1. What does the line search make of this point?

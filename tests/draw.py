@@ -87,7 +87,7 @@ def littered(memory):
     dead = ~live(memory)
     return memory._replace(
         YS=jnp.where(dead[None, :, None], 1e100, memory.YS),
-        gram=jnp.where(dead[None, :, None] | dead[None, None, :], -1e100, memory.gram),
+        gram=jax.tree.map(lambda gram: jnp.where(dead[:, None] | dead[None, :], -1e100, gram), memory.gram),
         D=jnp.where(dead, -1e100, memory.D),
     )
 
