@@ -85,4 +85,4 @@ def tables(rows: list[dict]) -> dict[str, str]:
 def goals(rows: list[dict]) -> Iterator[Goal]:
     for case in dict.fromkeys(row["case"] for row in rows):
         found = 1 / ratio(rows, "jaxopt.LBFGSB", case=case)
-        yield Goal(f"first call, bounded, n = 10, {case}, to jaxopt's", "≤ 0.35", f"{found:.2f}", found <= 0.35)
+        yield Goal(f"first call, bounded, n = 10, {case}, to jaxopt's", "≤ 0.35", f"{found:.3f}", found <= 0.35)

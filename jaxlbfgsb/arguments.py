@@ -4,6 +4,7 @@ Values that are traced cannot be looked at; `traced_status` judges them inside t
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from numbers import Number
 from typing import Any, TypeAlias
@@ -259,7 +260,9 @@ def traced_status(x: Vector, box: Box | None, options: Options) -> Int[Array, ""
 
 def _dtype(value: Any) -> np.dtype:
     try:
-        return jnp.result_type(bool if value is None else value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that with 64 bits turned off it will be cast
+            return jnp.result_type(bool if value is None else value)
     except (TypeError, ValueError):
         return np.dtype(object)
 
