@@ -74,7 +74,16 @@ def tables(rows: list[dict]) -> dict[str, str]:
             lines.append(
                 [kind, name, solved, times_ours(some, name, COSTS[0]), faster(times_ours(some, name, COSTS[1]))]
             )
-    return {"reliability": table(["", "", "solved", *(f"{what}, to ours" for what in COSTS)], lines)}
+    head = ["", "", "solved", *(f"{what}, to ours" for what in COSTS)]
+    return {"reliability": table(head, lines), "reliability, lost": table(["solved by others alone", ""], lost(rows))}
+
+
+def lost(rows: list[dict]) -> list[list[str]]:
+    """The problems that others solve and we do not, and who."""
+    solved: dict[str, list[str]] = {}
+    for row in rows:
+        solved.setdefault(row["problem"], []).extend([row["candidate"]] if row["evaluations"] is not None else [])
+    return [[name, ", ".join(who)] for name, who in solved.items() if who and OURS not in who]
 
 
 def picture(rows: list[dict]) -> Figure:

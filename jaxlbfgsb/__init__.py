@@ -3,10 +3,9 @@
 from .argmin import Result, minimize
 from .box import Box
 from .fmin import fmin_l_bfgs_b, scipy_method
-from .loop import run
 from .many import minimize_many
 from .sensitivity import ReducedSolve, reduced_solve
-from .solver import Options, State, continue_from, init, step, update
+from .solver import Options, State, continue_from, init, run, step, update
 from .status import Status
 from .transform import LbfgsbState, best_params, is_done, lbfgsb
 from .uncertainty import covariance

@@ -206,6 +206,7 @@ def minimize(
     options = check_options(options)
     args = check_args(args if isinstance(args, tuple) else (args,))
     fast = lower is None or inside_jit()  # in a box, with LEAN, one kernel takes half as long again to compile
+    fast = fast and not any(type(leaf).__name__ == "BatchTracer" for leaf in jax.tree.leaves((x0, args, lower, upper)))
     return _compiled(fun, x0, args, lower, upper, options, has_aux, value_and_grad, memory_size, linear_solver, fast)
 
 

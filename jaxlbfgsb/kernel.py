@@ -7,8 +7,9 @@ of the time. A call with the mark `xla_cpu_small_call` is compiled to a single k
 - uses each of its arguments, or XLA ends the process;
 - is not all that a loop's body returns, or XLA takes its arguments for constants of the loop.
 
-The mark is left out on other devices; under vmap, where one kernel would mean one thread; and of a derivative, to
-which not every argument is of use.
+The mark is left out on other devices, and under vmap, where one kernel would mean one thread. It is not for what is
+differentiated: not every argument is of use to a derivative. Nor for several CPUs, between which XLA would put
+transfers into the kernel: a program that was exported where there is one is for one.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ _inside = ContextVar("inside", default=False)  # what is to be a kernel is being
 
 
 def possible() -> bool:
-    """Whether XLA has the mark, and there is one CPU: over several it would put transfers between them inside."""
+    """Whether XLA knows the mark, and there is one CPU."""
     try:
         return jaxlib.version.__version_info__[:2] == TRIED and jax.device_count("cpu") == 1
     except RuntimeError:  # JAX was told to leave the CPU alone
@@ -55,15 +56,7 @@ def one_kernel(function: Callable) -> Callable:
         found = jax.vmap(function, in_axes=axes, axis_size=size)(*arguments)
         return found, jax.tree.map(lambda _: True, found)
 
-    @jax.custom_jvp
-    def primal(*arguments: Any) -> Any:
-        return alone(*arguments)
-
-    @primal.defjvp
-    def _(primals: tuple, tangents: tuple) -> Any:
-        return jax.jvp(function, primals, tangents)
-
-    return primal
+    return alone
 
 
 def marked(function: Callable) -> Callable:

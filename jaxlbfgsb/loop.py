@@ -1,6 +1,7 @@
-"""The solver as a loop on the device.
+"""How the loop of `minimize` carries a State: as it is, or of few variables as three arrays.
 
-The loop carries a State as it is, or of few variables as three arrays, so that an update can be one kernel (kernel.py).
+With three arrays an update can be one kernel (kernel.py). The truth beside them is there because a kernel may not be
+all that the body of a loop returns.
 """
 
 from collections.abc import Callable
@@ -20,29 +21,6 @@ NUMBERS = 4096  # in a State, from which on XLA may call a library and one kerne
 DENSE = 32  # variables up to which one kernel is faster for dense.py
 
 
-def run(value_and_grad: Callable, state: State, box: Box | None = None, options: Options = Options()) -> State:
-    """The state after all the evaluations that it asks for: a `jax.lax.while_loop`.
-
-    Args:
-      value_and_grad: the objective and its gradient, x `(n,)` ↦ f `()`, g `(n,)`.
-      state: from `init`, `step` or `continue_from`.
-      box: as for `init`.
-      options: when to stop; see `Options`.
-
-    Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> from jaxlbfgsb import init, run
-      >>> print(run(jax.value_and_grad(lambda x: jnp.sum((x - 2.0) ** 2)), init(jnp.zeros(2))).iterate.x)
-      [2. 2.]
-    """
-    fold, unfold, update, running = form(state, box, options)
-
-    def body(folded: Any) -> Any:
-        return update(folded, *value_and_grad(unfold(folded).x))
-
-    return unfold(jax.lax.while_loop(running, body, fold(state)))
-
-
 class Form(NamedTuple):
     """A way to carry a State through a loop, and `update` for that."""
 
@@ -53,7 +31,7 @@ class Form(NamedTuple):
 
 
 class _Packed(NamedTuple):
-    """A State, as three arrays; the truth is there because a kernel may not be all that a loop's body returns."""
+    """A State, as three arrays."""
 
     pairs: Float[Array, "2 m n"]
     numbers: Vector
@@ -85,14 +63,14 @@ def packed(state: State, box: Box | None, options: Options) -> Form:
     whole = [jnp.issubdtype(leaf.dtype, jnp.integer) for leaf in leaves]
     _, split = ravel([leaf for leaf, integer in zip(leaves, whole, strict=True) if not integer])
 
-    def three(state: State) -> tuple[Array, Vector, Array]:
+    def arrays(state: State) -> tuple[Array, Vector, Array]:
         leaves = jax.tree.leaves(_without_pairs(state))
         numbers = [leaf for leaf, integer in zip(leaves, whole, strict=True) if not integer]
         counts = [leaf for leaf, integer in zip(leaves, whole, strict=True) if integer]
         return state.memory.YS, ravel(numbers)[0], jnp.stack(counts)
 
     def fold(state: State) -> _Packed:
-        return _Packed(*three(state), state.status == Status.RUNNING)
+        return _Packed(*arrays(state), state.status == Status.RUNNING)
 
     def unfold(packed: _Packed | tuple) -> State:
         pairs, numbers, counts = packed[:3]
@@ -101,20 +79,22 @@ def packed(state: State, box: Box | None, options: Options) -> Form:
         return state._replace(memory=state.memory._replace(YS=pairs))
 
     def following(evaluation: Vector, problem: Vector, most: Array, *old: Array) -> tuple[Array, Vector, Array]:
-        bounds, (ftol, gtol) = problem[:-2], problem[-2:]
+        bounds, (ftol, gtol, trials) = problem[:-3], problem[-3:]
         here = None if box is None else Box(bounds[:n], bounds[n:])
-        return three(update(unfold(old), evaluation[0], evaluation[1:], here, Options(ftol, gtol, *most)))
+        return arrays(
+            update(unfold(old), evaluation[0], evaluation[1:], here, Options(ftol, gtol, most[0], most[1], trials))
+        )
 
-    problem = jnp.concatenate([*(box or ()), jnp.stack(options.tolerances(dtype))])
-    most = jnp.stack([jnp.asarray(limit, int) for limit in options[2:]])
+    problem = [*options.tolerances(dtype), jnp.asarray(options.max_linesearch, dtype)]
+    problem = jnp.concatenate([*(box or ()), jnp.stack(problem)])
+    most = jnp.stack([jnp.asarray(limit, int) for limit in options[2:4]])
     one = one_kernel(following)
 
-    def next_one(packed: _Packed, f: Scalar, g: Vector) -> _Packed:
-        evaluation = jnp.concatenate([jnp.asarray(f, dtype)[None], jnp.asarray(g, dtype)])
-        pairs, numbers, counts = one(evaluation, problem, most, *packed[:3])
+    def advanced(packed: _Packed, f: Scalar, g: Vector) -> _Packed:
+        pairs, numbers, counts = one(jnp.concatenate([f[None], g]), problem, most, *packed[:3])
         return _Packed(pairs, numbers, counts, unfold((pairs, numbers, counts)).status == Status.RUNNING)
 
-    return Form(fold, unfold, next_one, lambda packed: packed.running)
+    return Form(fold, unfold, advanced, lambda packed: packed.running)
 
 
 def _without_pairs(state: State) -> State:

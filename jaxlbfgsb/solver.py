@@ -394,3 +394,25 @@ def step(value_and_grad: Callable, state: State, box: Box | None = None, options
     """
     f, g = value_and_grad(state.x)
     return update(state, f, g, box, options)
+
+
+def run(value_and_grad: Callable, state: State, box: Box | None = None, options: Options = Options()) -> State:
+    """The state after all the evaluations that it asks for: a `jax.lax.while_loop` over `step`.
+
+    Args:
+      value_and_grad: the objective and its gradient, x `(n,)` ↦ f `()`, g `(n,)`.
+      state: from `init`, `step` or `continue_from`.
+      box: as for `init`.
+      options: when to stop; see `Options`.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlbfgsb import init, run
+      >>> print(run(jax.value_and_grad(lambda x: jnp.sum((x - 2.0) ** 2)), init(jnp.zeros(2))).iterate.x)
+      [2. 2.]
+    """
+    return jax.lax.while_loop(
+        lambda state: state.status == Status.RUNNING,
+        lambda state: step(value_and_grad, state, box, options),
+        state,
+    )

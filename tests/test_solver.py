@@ -10,10 +10,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from problems import BY_NAME, bumpy, random_problem
 
-from jaxlbfgsb import Box, Options, Status, continue_from, init, loop, solver, step
+from jaxlbfgsb import Box, Options, Status, continue_from, init, solver, step
 
 update = jax.jit(solver.update)
-run = jax.jit(loop.run, static_argnums=0)
+run = jax.jit(solver.run, static_argnums=0)
 
 # Small and large n (dense and compact models), with bounds that become active and without.
 MIXED = ["chained_rosenbrock_10", "chained_rosenbrock_50", "broyden_tridiagonal", "wood"]
@@ -163,7 +163,7 @@ def test_run_under_vmap_ends_as_each_alone(n):
 
     def end(x0, lower, upper, args):
         box = Box(lower, upper)
-        state = loop.run(jax.value_and_grad(lambda x: bumpy(x, *args)), init(x0, box), box)
+        state = solver.run(jax.value_and_grad(lambda x: bumpy(x, *args)), init(x0, box), box)
         return jnp.stack([state.iterations, state.evaluations, state.status])
 
     alone = [jax.jit(end)(*problem) for problem in problems]
@@ -428,7 +428,7 @@ def target_fit(x, target):
 @jax.jit
 def fit(state, box, target):
     """The run on data that may change."""
-    return loop.run(jax.value_and_grad(lambda x: target_fit(x, target)), state, box)
+    return solver.run(jax.value_and_grad(lambda x: target_fit(x, target)), state, box)
 
 
 def test_continued_run_on_data_that_changed_needs_fewer_iterations():
