@@ -246,6 +246,12 @@ def test_a_scoped_x64_flag_holds_in_all_threads():
         assert minimize_many(lambda x: jnp.sum(x**2), np.ones((100, 2), np.float32)).x.dtype == np.float32
 
 
+def test_float64_data_without_the_x64_flag_warn_of_nothing_as_in_minimize():
+    with jax.enable_x64(False):
+        found = minimize_many(lambda x, y: jnp.sum((x - y) ** 2), np.zeros((3, 2)), np.ones((3, 2)))
+    assert found.x.dtype == np.float32
+
+
 def around_a_draw(x, *args):
     return jnp.sum((x - jax.random.uniform(jax.random.key(3), (2,))) ** 2)
 
