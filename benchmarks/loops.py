@@ -53,7 +53,6 @@ def ours(problem: Any) -> Callable:
     """The loop of `minimize`."""
     both, options = jax.value_and_grad(problem.fun), Options(ftol=0.0, gtol=0.0)
     box = Box(jnp.asarray(problem.lower), jnp.asarray(problem.upper)) if bounded(problem) else None
-
     x = jnp.asarray(problem.x0)
     fold, unfold, update, running = form(init(x, box), box, options)
 

@@ -26,58 +26,20 @@ from .single import BOUNDED, FREE
 
 DOCS = ROOT / "docs"
 LOSSES, BESIDE = "where another is faster", "speed beside others"
-FITS = {"work": "10,000 fits, n = 4"}
-GRADIENT = "SciPy, NumPy gradient"
-LINES = [  # of README's table: what, benchmark, its rows, and who stands there for each of PEERS
-    (
-        "in a box, n = 10, first call",
-        "compile",
-        {"case": "chained Rosenbrock"},
-        "SciPy, jitted gradient",
-        "jaxopt.LBFGSB",
-    ),
-    (
-        "in a box, n = 10, warm",
-        "single",
-        {"work": BOUNDED, "case": "chained Rosenbrock, n = 10"},
-        GRADIENT,
-        "jaxopt.LBFGSB",
-    ),
-    (
-        "in a box, n = 100, warm",
-        "single",
-        {"work": BOUNDED, "case": "chained Rosenbrock, n = 100"},
-        GRADIENT,
-        "jaxopt.LBFGSB",
-    ),
-    (
-        "10,000 fits of 4 parameters in a box",
-        "batched",
-        FITS,
-        "SciPy, a loop",
-        "jaxopt.LBFGSB, lax.map",
-        "optax.lbfgs projected, lax.map",
-    ),
-    (
-        "without bounds, n = 10, warm",
-        "single",
-        {"work": FREE, "case": "chained Rosenbrock, n = 10"},
-        GRADIENT,
-        "",
-        "optax.lbfgs",
-        "optimistix.BFGS",
-    ),
-    (
-        "without bounds, n = 100, warm",
-        "single",
-        {"work": FREE, "case": "chained Rosenbrock, n = 100"},
-        GRADIENT,
-        "",
-        "optax.lbfgs",
-        "optimistix.BFGS",
-    ),
-]
 PEERS = ("SciPy", "jaxopt", "optax", "optimistix, BFGS")
+BOX = {"SciPy": "SciPy, NumPy gradient", "jaxopt": "jaxopt.LBFGSB"}
+NO_BOX = {"SciPy": "SciPy, NumPy gradient", "optax": "optax.lbfgs", "optimistix, BFGS": "optimistix.BFGS"}
+FIRST = BOX | {"SciPy": "SciPy, jitted gradient"}
+MANY = {"SciPy": "SciPy, a loop", "jaxopt": "jaxopt.LBFGSB, lax.map", "optax": "optax.lbfgs projected, lax.map"}
+ROSENBROCK = "chained Rosenbrock"
+LINES = [  # of README's table: what, benchmark, its rows, and which candidate stands for each of PEERS
+    ("in a box, n = 10, first call", "compile", {"case": ROSENBROCK}, FIRST),
+    ("in a box, n = 10, warm", "single", {"work": BOUNDED, "case": f"{ROSENBROCK}, n = 10"}, BOX),
+    ("in a box, n = 100, warm", "single", {"work": BOUNDED, "case": f"{ROSENBROCK}, n = 100"}, BOX),
+    ("10,000 fits of 4 parameters in a box", "batched", {"work": "10,000 fits, n = 4"}, MANY),
+    ("without bounds, n = 10, warm", "single", {"work": FREE, "case": f"{ROSENBROCK}, n = 10"}, NO_BOX),
+    ("without bounds, n = 100, warm", "single", {"work": FREE, "case": f"{ROSENBROCK}, n = 100"}, NO_BOX),
+]
 
 
 def run(name: str, quick: bool) -> None:
@@ -97,8 +59,9 @@ def run(name: str, quick: bool) -> None:
 
 def document() -> None:
     """Writes the tables and pictures of docs/ and README from the results that are kept."""
+    tables = all_tables()
     for page in (ROOT / "README.md", *DOCS.glob("*.md")):
-        page.write_text(fill(page.read_text(), all_tables()))
+        page.write_text(fill(page.read_text(), tables))
     for name in names():
         benchmark = import_module(f"benchmarks.{name}")
         if hasattr(benchmark, "picture"):
@@ -132,10 +95,10 @@ def all_tables() -> dict[str, str]:
 def beside() -> str:
     """README's table of speed."""
     lines = []
-    for what, benchmark, where, *names in LINES:
-        found = [ratio(read(benchmark)[1:], name, **where) for name in names]
-        cells = ["" if value is None else faster(value) for value in found]
-        lines.append([what, "1", *cells, *[""] * (len(PEERS) - len(cells))])
+    for what, benchmark, where, names in LINES:
+        rows = read(benchmark)[1:]
+        found = [ratio(rows, names[peer], **where) if peer in names else None for peer in PEERS]
+        lines.append([what, "1", *("" if value is None else faster(value) for value in found)])
     return table(["", OURS, *PEERS], lines)
 
 

@@ -27,6 +27,7 @@ from .arguments import ravel
 from .box import Box, Vector
 from .cauchy import FEW
 from .kernel import marked
+from .loop import without_pairs
 from .memory import empty
 from .solver import Options, State, init, update
 
@@ -165,7 +166,7 @@ def _update(
 ) -> tuple[Array, Vector, Vector]:
     """The packed state after f and g, and what the host reads of it."""
     x0, box, options = _unpack_problem(n, problem)
-    _, unravel = ravel(_without_pairs(_opened(x0, box, m)))
+    _, unravel = ravel(without_pairs(_opened(x0, box, m)))
     state = unravel(numbers)
     state = state._replace(memory=state.memory._replace(YS=pairs))
     overwritten = jax.lax.dynamic_index_in_dim(pairs, state.memory.slot, axis=1)
@@ -175,11 +176,7 @@ def _update(
 
 
 def _pack(state: State) -> tuple[Array, Vector]:
-    return state.memory.YS, ravel(_without_pairs(state))[0]
-
-
-def _without_pairs(state: State) -> State:
-    return state._replace(memory=state.memory._replace(YS=None))
+    return state.memory.YS, ravel(without_pairs(state))[0]
 
 
 def _unpack_problem(n: int, problem: Vector) -> tuple[Vector, Box, Options]:

@@ -59,14 +59,16 @@ def plain(box: Box | None, options: Options) -> Form:
 def packed(state: State, box: Box | None, options: Options) -> Form:
     """Three arrays, and each update one kernel."""
     n, dtype = len(state.x), state.x.dtype
-    leaves, structure = jax.tree.flatten(_without_pairs(state))
+    leaves, structure = jax.tree.flatten(without_pairs(state))
     whole = [jnp.issubdtype(leaf.dtype, jnp.integer) for leaf in leaves]
-    _, split = ravel([leaf for leaf, integer in zip(leaves, whole, strict=True) if not integer])
+
+    def parted(leaves: list[Array]) -> list[list[Array]]:
+        return [[leaf for leaf, one in zip(leaves, whole, strict=True) if one == integer] for integer in (False, True)]
+
+    _, split = ravel(parted(leaves)[0])
 
     def arrays(state: State) -> tuple[Array, Vector, Array]:
-        leaves = jax.tree.leaves(_without_pairs(state))
-        numbers = [leaf for leaf, integer in zip(leaves, whole, strict=True) if not integer]
-        counts = [leaf for leaf, integer in zip(leaves, whole, strict=True) if integer]
+        numbers, counts = parted(jax.tree.leaves(without_pairs(state)))
         return state.memory.YS, ravel(numbers)[0], jnp.stack(counts)
 
     def fold(state: State) -> _Packed:
@@ -97,5 +99,6 @@ def packed(state: State, box: Box | None, options: Options) -> Form:
     return Form(fold, unfold, advanced, lambda packed: packed.running)
 
 
-def _without_pairs(state: State) -> State:
+def without_pairs(state: State) -> State:
+    """The rest of a State, which can be ravelled."""
     return state._replace(memory=state.memory._replace(YS=None))

@@ -106,8 +106,7 @@ def count(memory: Memory, ys: Pair, sy: Scalar, keep: Bool[Array, ""]) -> Memory
         Yy, Sy = memory.YS @ ys[0]
         others = (age(memory) < held) & ~here
         root = jnp.where(keep, bordered(gram.root, Sy, sy, others, here), gram.root)
-        row, column = keep & here[:, None], keep & here[None, :]
-        gram = Inverse(root, jnp.where(row, Yy[None, :], jnp.where(column, Yy[:, None], gram.YY)))
+        gram = Inverse(root, partition.crossed(gram.YY, Yy, keep & here))
         yy = jnp.sum(jnp.where(here, Yy, 0))
     else:
         products = jnp.stack([memory.YS @ ys[0], memory.YS @ ys[1]], axis=2)

@@ -50,11 +50,14 @@ def add(
         lambda: (YS @ jnp.where(free, ys[0], 0), YS @ jnp.where(free, 0, ys[1])),
     )
     row, column = here[:, None], here[None, :]
-    YY = jnp.where(row, Yy[None, :], jnp.where(column, Yy[:, None], YY))
     C = jnp.where(column, -Sy[:, None], jnp.where(row, Ys[None, :], C))
-    SS = jnp.where(row, Ss[None, :], jnp.where(column, Ss[:, None], SS))
-    blocks = jnp.stack([YY, C, SS])
+    blocks = jnp.stack([crossed(YY, Yy, here), C, crossed(SS, Ss, here)])
     return Partition(free, blocks, jnp.where(here[None, :], _diagonals(blocks), peak))
+
+
+def crossed(square: Float[Array, "m m"], line: Float[Array, " m"], here: Bool[Array, " m"]) -> Float[Array, "m m"]:
+    """A symmetric matrix with this line for its row and column `here`; as it was if that is nowhere."""
+    return jnp.where(here[:, None], line[None, :], jnp.where(here[None, :], line[:, None], square))
 
 
 def move(partition: Partition, YS: Pairs, ages: Int[Array, " m"], free: Free) -> Partition:

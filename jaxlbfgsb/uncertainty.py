@@ -26,8 +26,8 @@ def covariance(
     """The covariance matrix of fitted parameters, by linearization at the fit.
 
     Of residuals r with the Jacobian J: s² (JᵀJ)⁻¹ over the free variables, s² = Σr² / (N - free), which is that of
-    `scipy.optimize.curve_fit` with absolute_sigma=False. N is the number of residuals of which
-    the value or a derivative is not 0: data padded with weight 0 do not count.
+    `scipy.optimize.curve_fit` with absolute_sigma=False. N is the number of residuals of which the value or a
+    derivative is not 0: data padded with weight 0 do not count.
 
     Of a negative log-likelihood: the inverse of its Hessian. For errors σ that are known, give 0.5·Σ(r/σ)²: that is
     curve_fit's absolute_sigma=True, but for the second derivatives of r, which the Hessian has and JᵀJ has not.
