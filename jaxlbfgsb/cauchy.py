@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from .box import Box, Scalar, Vector, breakpoints, can_move, path_end, project
+from .box import Box, Scalar, Vector, breakpoints, can_move, project
 from .model import Model, Pairs, signs, times
 
 CHUNK = 256  # breakpoints looked at together
@@ -26,11 +26,12 @@ FEW = 64  # variables up to which comparing all with all is cheaper than a sort,
 
 
 class CauchyPoint(NamedTuple):
-    """The point, c = W(xᶜ - x), and the variables that are free to move from it."""
+    """The point, c = W(xᶜ - x), the variables F that are free to move from it, and W_F (-g - θ(xᶜ - x))_F."""
 
     x: Vector
     c: Pairs
     free: Bool[Array, " n"]
+    rest: Pairs
 
 
 class _Segment(NamedTuple):
@@ -53,12 +54,19 @@ def minimizer(slope: Array, curvature: Array, scale: Scalar, later: Bool[Array, 
     return jnp.maximum(0, -slope / jnp.maximum(curvature, floor))
 
 
-def cauchy_point(x: Vector, g: Vector, box: Box, B: Model) -> CauchyPoint:
-    """The generalized Cauchy point of the model from x, which must not be first-order: NaN there. BLNZ §4."""
-    movable = can_move(x, g, box)
+def direction(x: Vector, g: Vector, box: Box) -> Vector:
+    """That in which the projected path leaves x."""
+    return jnp.where(can_move(x, g, box), -g, 0)
+
+
+def cauchy_point(x: Vector, g: Vector, box: Box, B: Model, with_d: Float[Array, "2 m"]) -> CauchyPoint:
+    """The generalized Cauchy point of the model from x, given [Y; S] d with the path's direction d there. BLNZ §4.
+
+    NaN if x is first-order.
+    """
+    movable, d = can_move(x, g, box), direction(x, g, box)
     t = jnp.where(movable, breakpoints(x, g, box), jnp.inf)
-    d = jnp.where(movable, -g, 0)
-    G, p = _moving(B, d)
+    G, p = d @ d, B.scale * with_d.ravel()
     none = jnp.zeros_like(p)
     step = minimizer(*_quadratic(B, jnp.zeros(1, G.dtype), G[None], p[:, None], none[:, None]), G, jnp.zeros(1, bool))
     zero, count = jnp.zeros_like(G), jnp.zeros((), int)
@@ -66,13 +74,10 @@ def cauchy_point(x: Vector, g: Vector, box: Box, B: Model) -> CauchyPoint:
     segment = jax.lax.cond(first.found, lambda: first, lambda: _sweep(t, d, B, first))
     behind = (t < segment.tau) | ((t == segment.tau) & (jnp.arange(len(t)) <= segment.last))
     far = segment.tau + segment.step
-    point = jnp.where(movable & behind, path_end(x, g, box), project(x + far * d, box))
-    return CauchyPoint(point, segment.ends + far * segment.p, movable & ~behind)
-
-
-def _moving(B: Model, d: Vector) -> tuple[Scalar, Pairs]:
-    """G and p of the variables that move along d."""
-    return d @ d, times(B, d)
+    end = jnp.where(d < 0, box.lower, jnp.where(d > 0, box.upper, x))
+    point = jnp.where(behind, end, project(x + far * d, box))
+    c, rest = segment.ends + far * segment.p, (1 - B.theta * far) * segment.p  # W_F(-g)_F = p and (xᶜ - x)_F = -t g_F
+    return CauchyPoint(point, c, movable & ~behind, rest)
 
 
 def _after(v: Array) -> Array:
@@ -120,6 +125,9 @@ def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
     n = len(t)
     k = min(n, max(CHUNK // 8, min(CHUNK, n // 8)))
 
+    def summed(d: Vector) -> tuple[Scalar, Pairs]:
+        return d @ d, times(B, d)
+
     def all_in_order(at: _Segment) -> _Segment:
         ordered, order = _sorted(t)
         return jax.lax.while_loop(lambda at: ~at.found, lambda at: chunk(ordered, order, at), at)
@@ -137,7 +145,7 @@ def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
         G, p = at.G - move @ move, at.p - w @ move
         behind = (t > tau[-1]) | ((t == tau[-1]) & (jax.lax.iota(jnp.int32, n) > index[-1]))
         cancelled = 0.01 * at.exact > G
-        G, p = jax.lax.cond(cancelled, lambda: _moving(B, jnp.where(behind, d, 0)), lambda: (G, p))
+        G, p = jax.lax.cond(cancelled, lambda: summed(jnp.where(behind, d, 0)), lambda: (G, p))
         exact = jnp.where(cancelled, G, at.exact)
         G = G + _after(move**2)
         p = p[:, None] + _after(move[None, :] * w)

@@ -6,7 +6,7 @@ Rows are circular and nothing is ever rolled or permuted. What depends on time, 
 (0 is the newest). Rows without a pair hold leftovers, never cleared because that would write all (m, n) numbers:
 whoever reads the memory masks them with `live`.
 
-A push costs two products (2m × n)(n), without bounds one, with a partition four; the Gram
+A push costs two products (2m × n)(n), without bounds one, with a partition four by one reading of S and Y; the Gram
 matrices are never rebuilt.
 """
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from . import partition
-from .box import Scalar
+from .box import Scalar, Vector
 from .elimination import positive
 from .partition import Partition
 
@@ -80,26 +80,32 @@ def blocks(memory: Memory) -> tuple[Scalar, Float[Array, " m"], Square, Square]:
     return theta, D, L, jnp.where(both, SS, jnp.eye(len(alive), dtype=D.dtype))
 
 
-def write(memory: Memory, ys: Pair, keep: Bool[Array, ""]) -> Memory:
+def write(memory: Memory, s: Vector, y: Vector, keep: Bool[Array, ""]) -> Memory:
     """The memory with a new pair in the row of the oldest, if `keep`; it is for `count` to make it live.
 
     The two are apart so that this one can stand outside every branch: one row is written in place, and nothing of
     size (m, n) leaves a conditional.
     """
+    YS, following = memory.YS, memory.slot + keep.astype(int)
+    for start, v in (((0, memory.slot, 0), y), ((1, memory.slot, 0), s)):
+        old = jax.lax.dynamic_slice(YS, start, (1, 1, len(v)), allow_negative_indices=False)
+        YS = jax.lax.dynamic_update_slice(YS, jnp.where(keep, v, old), start, allow_negative_indices=False)
+    return memory._replace(YS=YS, slot=jnp.where(following < YS.shape[1], following, 0))
+
+
+def count(
+    memory: Memory, row: Int[Array, ""], sy: Scalar, keep: Bool[Array, ""], d: Vector
+) -> tuple[Memory, Float[Array, "2 m"]]:
+    """The memory with the pair just written to this row counted in, if `keep`, and [Y; S] d.
+
+    sy = sᵀy as the line search has it. They are one function so that of very many variables the pairs are read once
+    for all these products.
+    """
     m = memory.YS.shape[1]
-    old = jax.lax.dynamic_index_in_dim(memory.YS, memory.slot, axis=1, keepdims=False)
-    following = jnp.where(memory.slot + 1 < m, memory.slot + 1, 0)
-    return memory._replace(
-        YS=jax.lax.dynamic_update_index_in_dim(memory.YS, jnp.where(keep, ys, old), memory.slot, axis=1),
-        slot=jnp.where(keep, following, memory.slot),
-    )
-
-
-def count(memory: Memory, ys: Pair, sy: Scalar, keep: Bool[Array, ""]) -> Memory:
-    """The memory with the pair just written counted in, if `keep`; sy = sᵀy as the line search has it."""
-    here = age(memory) == 0
-    held = jnp.minimum(memory.held + keep.astype(int), len(here))
+    here, ys, held = jnp.arange(m) == row, memory.YS[:, row], jnp.minimum(memory.held + keep.astype(int), m)
     gram, D, kept = memory.gram, jnp.where(keep & here, sy, memory.D), memory.partition
+    found = None if kept is None else partition.products(kept.free, memory.YS, row, d)
+    with_d = memory.YS @ d if found is None else found.d
     if gram is None:
         yy = jnp.sum(ys[0] ** 2)
     elif isinstance(gram, Inverse):
@@ -109,14 +115,17 @@ def count(memory: Memory, ys: Pair, sy: Scalar, keep: Bool[Array, ""]) -> Memory
         gram = Inverse(root, partition.crossed(gram.YY, Yy, keep & here))
         yy = jnp.sum(jnp.where(here, Yy, 0))
     else:
-        products = jnp.stack([memory.YS @ ys[0], memory.YS @ ys[1]], axis=2)
-        rows, columns = products[:, :, 1], products[1].T  # of s with all pairs, of all s with the new pair
+        if kept is None or found is None:
+            with_y, with_s = memory.YS @ ys[0], memory.YS @ ys[1]
+        else:
+            with_y, with_s = found.y_free + found.y_held, found.s_free + found.s_held
+            kept = partition.add(kept, found, keep & here)
+        rows, columns = with_s, jnp.stack([with_y[1], with_s[1]])  # of s with all pairs, of all s with the new pair
         row, column = keep & here[None, :, None], keep & here[None, None, :]
         gram = jnp.where(row, rows[:, None, :], jnp.where(column, columns[:, :, None], gram))
-        yy = jnp.sum(jnp.where(here, products[0, :, 0], 0))
-        kept = kept and partition.add(kept, memory.YS, ys, products[:, :, 0], keep & here)
+        yy = jnp.sum(jnp.where(here, with_y[0], 0))
     theta = jnp.where(keep, yy / sy, memory.theta)
-    return memory._replace(gram=gram, D=D, theta=theta, held=held, partition=kept)
+    return memory._replace(gram=gram, D=D, theta=theta, held=held, partition=kept), with_d
 
 
 def bordered(root: Square, r: Array, d: Scalar, others: Bool[Array, " m"], here: Bool[Array, " m"]) -> Square:
@@ -131,5 +140,5 @@ def bordered(root: Square, r: Array, d: Scalar, others: Bool[Array, " m"], here:
 
 def push(memory: Memory, s: Float[Array, " n"], y: Float[Array, " n"]) -> Memory:
     """The memory after the pair (s, y); a full one drops its oldest."""
-    ys, keep = jnp.stack([y, s]), jnp.array(True)
-    return count(write(memory, ys, keep), ys, s @ y, keep)
+    keep = jnp.array(True)
+    return count(write(memory, s, y, keep), memory.slot, s @ y, keep, s)[0]

@@ -1,18 +1,19 @@
-"""The Gram matrices of the pairs over the free variables F and the others A, of which K of the subspace step is made.
+"""The Gram matrices of the pairs over the free variables F and the others A, for the subspace step.
 
-    Y_F Y_Fᵀ,   C = L_A - D_F - R_F,   S_A S_Aᵀ        S Yᵀ = L + D + R, L of a later s and an earlier y
+    over F:  [Y; S]_F [Y; S]_Fᵀ     over A:  S_A [Y; S]_Aᵀ
 
 They come from products masked by F and A: by subtraction from the whole, S Sᵀ - S_F S_Fᵀ, they would cancel. Cost: one
-product (2m × n)(n × 2m).
+and a half products (2m × n)(n × 2m).
 
-Of many variables they are kept, as in ZBLN, subroutine formk. A pair adds a row and a column, for two products
-(2m × n)(n), and a variable that comes to F or leaves it adds or takes the product of its column with itself. What is
-taken cancels: all is formed anew when a diagonal has lost half of its digits, or when many variables change sides.
+Of many variables they are kept, as in ZBLN, subroutine formk. A pair adds a row and a column, and a variable that comes
+to F or leaves it adds or takes the product of its column with itself. What is taken cancels: all is formed anew when a
+diagonal has lost a quarter of its digits, or when many variables change sides.
 
 ZBLN: Zhu, Byrd, Lu, Nocedal, ACM TOMS 23 (1997), Algorithm 778.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,39 +21,84 @@ from jaxtyping import Array, Bool, Float, Int
 
 CHUNK = 8192  # variables a time: a masked copy of all of S and Y would take 2m n
 MANY = 16  # of how many variables one has to change sides for all to be formed anew
+WIDE = 32768  # variables a time for products with vectors
+OUTSIDE = 2**18  # variables from which on S and Y are outside of the cache, and reading them is all that counts
 
+Sums = TypeVar("Sums")
 Pairs = Float[Array, "2 m n"]
-Blocks = Float[Array, "3 m m"]
 Free = Bool[Array, " n"]
 
 
+class Grams(NamedTuple):
+    """[Y; S]_F [Y; S]_Fᵀ and S_A [Y; S]_Aᵀ; of rows without a pair they are leftovers."""
+
+    F: Float[Array, "mm mm"]
+    A: Float[Array, "m mm"]
+
+
 class Partition(NamedTuple):
-    """F, and the blocks for it; of rows without a pair they are leftovers."""
+    """F, and the Gram matrices for it."""
 
     free: Free
-    blocks: Blocks
-    peak: Float[Array, "2 m"]  # the largest that the diagonals of Y_F Y_Fᵀ and S_A S_Aᵀ were since all was formed anew
+    grams: Grams
+    peak: Float[Array, " mmm"]  # the largest that the diagonals of both were since all was formed anew
+
+
+class Products(NamedTuple):
+    """[Y; S] times the new y and s over F and over A, and times d: (2, m) each."""
+
+    y_free: Array
+    s_free: Array
+    y_held: Array
+    s_held: Array
+    d: Array
 
 
 def empty(n: int, m: int, dtype: jnp.dtype) -> Partition:
     """The partition of a memory without pairs."""
-    return Partition(jnp.ones(n, bool), jnp.zeros((3, m, m), dtype), jnp.zeros((2, m), dtype))
+    grams = Grams(jnp.zeros((2 * m, 2 * m), dtype), jnp.zeros((m, 2 * m), dtype))
+    return Partition(jnp.ones(n, bool), grams, _diagonals(grams))
 
 
-def add(
-    partition: Partition, YS: Pairs, ys: Float[Array, "2 n"], with_y: Float[Array, "2 m"], here: Bool[Array, " m"]
-) -> Partition:
-    """The partition with the newest pair, whose row is `here`, or as it was if that is nowhere; with_y = [Y; S] y."""
-    free, (YY, C, SS), peak = partition
-    (Yy, Sy), (Ys, Ss) = jax.lax.cond(
-        jnp.all(free),
-        lambda: (with_y, jnp.zeros_like(with_y)),
-        lambda: (YS @ jnp.where(free, ys[0], 0), YS @ jnp.where(free, 0, ys[1])),
-    )
-    row, column = here[:, None], here[None, :]
-    C = jnp.where(column, -Sy[:, None], jnp.where(row, Ys[None, :], C))
-    blocks = jnp.stack([crossed(YY, Yy, here), C, crossed(SS, Ss, here)])
-    return Partition(free, blocks, jnp.where(here[None, :], _diagonals(blocks), peak))
+def _diagonals(grams: Grams) -> Float[Array, " mmm"]:
+    return jnp.concatenate([jnp.diagonal(grams.F), jnp.diagonal(grams.A[:, len(grams.A) :])])
+
+
+def products(free: Free, YS: Pairs, row: Int[Array, ""], d: Float[Array, " n"]) -> Products:
+    """What the pair in this row needs, and d; by one reading of S and Y where reading them is all that counts."""
+
+    def part(fresh: Array, YS: Pairs, free: Array, d: Array) -> Products:
+        F, A, (y, s) = fresh & free, fresh & ~free, YS[:, row]
+        vectors = jnp.where(F, y, 0), jnp.where(F, s, 0), jnp.where(A, y, 0), jnp.where(A, s, 0), jnp.where(fresh, d, 0)
+        return Products(*(YS @ v for v in vectors))
+
+    return _in_chunks(part, WIDE if YS.shape[2] >= OUTSIDE else YS.shape[2], YS, free, d)
+
+
+def _in_chunks(part: Callable[..., Sums], size: int, *arrays: Array) -> Sums:
+    """The sum of part(fresh, *pieces) over pieces of so many variables; it counts those that are fresh."""
+    n = arrays[0].shape[-1]
+
+    def piece(i: Array | int) -> Sums:
+        start = jnp.minimum(i * size, n - size)  # the last chunk begins early and leaves out what is counted
+        pieces = (jax.lax.dynamic_slice_in_dim(array, start, size, axis=array.ndim - 1) for array in arrays)
+        return part(start + jnp.arange(size) >= i * size, *pieces)
+
+    if n <= size:
+        return part(jnp.ones(n, bool), *arrays)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(piece, 0))
+    return jax.lax.fori_loop(0, -(-n // size), lambda i, total: jax.tree.map(jnp.add, total, piece(i)), zeros)
+
+
+def add(partition: Partition, found: Products, here: Bool[Array, " m"]) -> Partition:
+    """The partition with the newest pair, whose row is `here`, or as it was if that is nowhere."""
+    free, (F, A), peak = partition
+    nowhere = jnp.zeros_like(here)
+    y, s = jnp.concatenate([here, nowhere]), jnp.concatenate([nowhere, here])
+    F = crossed(crossed(F, found.y_free.ravel(), y), found.s_free.ravel(), s)
+    A = jnp.where(s[None, :], found.s_held[1][:, None], jnp.where(y[None, :], found.y_held[1][:, None], A))
+    grams = Grams(F, jnp.where(here[:, None], found.s_held.ravel()[None, :], A))
+    return Partition(free, grams, jnp.where(jnp.tile(here, 3), _diagonals(grams), peak))
 
 
 def crossed(square: Float[Array, "m m"], line: Float[Array, " m"], here: Bool[Array, " m"]) -> Float[Array, "m m"]:
@@ -60,49 +106,33 @@ def crossed(square: Float[Array, "m m"], line: Float[Array, " m"], here: Bool[Ar
     return jnp.where(here[:, None], line[None, :], jnp.where(here[None, :], line[:, None], square))
 
 
-def move(partition: Partition, YS: Pairs, ages: Int[Array, " m"], free: Free) -> Partition:
+def move(partition: Partition, YS: Pairs, free: Free) -> Partition:
     """The partition for these free variables."""
-    n = len(free)
-    changed, k = free != partition.free, max(1, n // 256)
-    few = jnp.sum(changed, dtype=int) * MANY <= n
+    _, m, n = YS.shape
+    changed, k = (free != partition.free).astype(jnp.float32), max(1, n // 256)  # a selection in float64 sorts all
+    few = jnp.sum(changed) * MANY <= n
 
-    def some(at: tuple[Float[Array, " n"], Blocks]) -> tuple[Float[Array, " n"], Blocks]:
-        left, blocks = at
+    def some(at: tuple[Float[Array, " n"], Grams]) -> tuple[Float[Array, " n"], Grams]:
+        left, (F, A) = at
         there, index = jax.lax.top_k(left, k)  # of equal ones the first
         sign = there.astype(YS.dtype) * jnp.where(free[index], 1, -1)
-        columns = YS[:, :, index]
-        by_y, by_s = (columns @ (sign[None, :] * columns[i]).T for i in (0, 1))
-        return left.at[index].set(0), blocks + jnp.stack([by_y[0], -by_y[1], -by_s[1]])
+        columns = YS[:, :, index].reshape(2 * m, k)
+        change = columns @ (sign[None, :] * columns).T
+        return left.at[index].set(0), Grams(F + change, A - change[m:])
 
-    left = (changed & few).astype(jnp.float32)  # a selection in float64 sorts all
-    _, blocks = jax.lax.while_loop(lambda at: jnp.any(at[0] > 0), some, (left, partition.blocks))
-    sound = few & jnp.all(_diagonals(blocks) >= jnp.finfo(YS.dtype).eps ** 0.5 * partition.peak)  # half of the digits
-    blocks = jax.lax.cond(sound, lambda: blocks, lambda: anew(YS, ages, free))
-    diagonals = _diagonals(blocks)
-    return Partition(free, blocks, jnp.where(sound, jnp.maximum(partition.peak, diagonals), diagonals))
-
-
-def _diagonals(blocks: Blocks) -> Float[Array, "2 m"]:
-    return jnp.diagonal(blocks[::2], axis1=1, axis2=2)
+    _, grams = jax.lax.while_loop(lambda at: few & jnp.any(at[0] > 0), some, (changed, partition.grams))
+    sound = few & jnp.all(_diagonals(grams) >= jnp.finfo(YS.dtype).eps ** 0.25 * partition.peak)
+    grams = jax.lax.cond(sound, lambda: grams, lambda: anew(YS, free))
+    diagonals = _diagonals(grams)
+    return Partition(free, grams, jnp.where(sound, jnp.maximum(partition.peak, diagonals), diagonals))
 
 
-def anew(YS: Pairs, ages: Int[Array, " m"], free: Free) -> Blocks:
-    """The blocks for these free variables."""
-    _, m, n = YS.shape
+def anew(YS: Pairs, free: Free) -> Grams:
+    """The Gram matrices for these free variables."""
 
-    def products(YS: Float[Array, "2 m k"], free: Array, active: Array) -> Float[Array, "4 m m"]:
-        by_y, by_s = YS @ jnp.where(free[None, :], YS[0], 0).T, YS @ jnp.where(active[None, :], YS[1], 0).T
-        return jnp.stack([by_y[0], by_y[1], by_s[1], by_s[0].T])
+    def part(fresh: Array, YS: Pairs, free: Array) -> Grams:
+        rows = YS.reshape(-1, YS.shape[2])
+        F, A = (fresh & free)[None, :], (fresh & ~free)[None, :]
+        return Grams(jnp.where(F, rows, 0) @ rows.T, jnp.where(A, YS[1], 0) @ rows.T)
 
-    def add(i: Array, total: Array) -> Array:
-        start = jnp.minimum(i * CHUNK, n - CHUNK)  # the last chunk begins early and leaves out what is counted
-        fresh = start + jnp.arange(CHUNK) >= i * CHUNK
-        part = jax.lax.dynamic_slice_in_dim(YS, start, CHUNK, axis=2)
-        here = jax.lax.dynamic_slice_in_dim(free, start, CHUNK)
-        return total + products(part, here & fresh, ~here & fresh)
-
-    if n <= CHUNK:
-        YY, SY_F, SS, SY_A = products(YS, free, ~free)
-    else:
-        YY, SY_F, SS, SY_A = jax.lax.fori_loop(0, -(-n // CHUNK), add, jnp.zeros((4, m, m), YS.dtype))
-    return jnp.stack([YY, jnp.where(ages[:, None] < ages[None, :], SY_A, -SY_F), SS])
+    return _in_chunks(part, CHUNK, YS, free)

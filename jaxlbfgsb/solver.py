@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float, Int
 from . import cauchy, dense, inverse, linesearch, partition, subspace
 from .box import Box, Scalar, Vector, project, projected_gradient, reach
 from .linesearch import STEP_MAX, Search
-from .memory import Inverse, Memory, age, count, empty, forget, write
+from .memory import Inverse, Memory, count, empty, forget, write
 from .model import model
 from .status import Status
 
@@ -209,8 +209,7 @@ def update(
     moved = accept & ~opening
     sy, gs = search.step * (slope - search.start.slope), search.step * search.start.slope
     curved = moved & (sy > jnp.finfo(g.dtype).eps * jnp.abs(gs))  # abs: a rounded step may not descend
-    ys = jnp.stack([g - old.g, search.step * direction])
-    memory = write(state.memory, ys, curved)
+    memory = write(state.memory, search.step * direction, g - old.g, curved)
     stuck = opening | (memory.held == 0)  # with nothing to forget there is no other direction to try
     take = accept | (running & opening)  # what a run begins with, even NaN, is better than nothing
     iterate = Iterate(*(jnp.where(take, new, was) for new, was in zip((x, f, g), old, strict=True)))
@@ -235,8 +234,10 @@ def update(
 
     def aim() -> tuple[Vector, Array, dict]:
         # At the last iterate too: the run may be continued.
-        counted = forget(count(memory, ys, sy, curved), failed)
-        target, first, descent, counted = _aim(iterate, counted, box, iterations == 0, linesearch.unpack(state.search))
+        d = iterate.g if box is None else cauchy.direction(iterate.x, iterate.g, box)
+        counted, with_d = count(memory, state.memory.slot, sy, curved, d)
+        target, counted = _minimum(iterate, with_d, forget(counted, failed), box)
+        target, first, descent = _aim(iterate, target, box, iterations == 0, linesearch.unpack(state.search))
         return target, linesearch.pack(first), _small(forget(counted, ~descent & ~done))
 
     def go_on() -> tuple[Vector, Array, dict]:
@@ -282,27 +283,26 @@ def _small(memory: Memory) -> dict:
 
 
 def _aim(
-    iterate: Iterate, memory: Memory, box: Box | None, first: Bool[Array, ""], opening: Search
-) -> tuple[Vector, Search, Bool[Array, ""], Memory]:
-    """The target x̄, the search for a step towards it, whether the model gave a descent direction, and the memory."""
+    iterate: Iterate, target: Vector, box: Box | None, first: Bool[Array, ""], opening: Search
+) -> tuple[Vector, Search, Bool[Array, ""]]:
+    """The target, the search for a step towards it, and whether x̄ was one: whether the slope to it is a descent."""
     x, f, g = iterate
-    target, memory = _minimum(x, g, memory, box)
-    nearest = x - g if box is None else project(x - g, box)
 
     # One fallback for all that can go wrong on the way here, NaN meaning no: B = I, whose Cauchy point is P(x - g).
-    descent = g @ (target - x) < 0
+    descent, nearest = g @ (target - x) < 0, x - g if box is None else project(x - g, box)
     target = jnp.where(descent, target, nearest)
     d = target - x
     longest = STEP_MAX if box is None else jnp.minimum(STEP_MAX, jnp.min(reach(x, d, box)))
     step_max = jnp.where(first, opening.step_max, longest)
     step = jnp.minimum(step_max, jnp.where(first, opening.step / jnp.sqrt(d @ d), 1))
-    return target, linesearch.begin(f, g @ d, step, step_max), descent, memory
+    return target, linesearch.begin(f, g @ d, step, step_max), descent
 
 
-def _minimum(x: Vector, g: Vector, memory: Memory, box: Box | None) -> tuple[Vector, Memory]:
+def _minimum(iterate: Iterate, with_d: Array, memory: Memory, box: Box | None) -> tuple[Vector, Memory]:
     """x̄, the minimum of the model; in a box, over the variables that are free at its Cauchy point. BLNZ §4, §5."""
+    x, _, g = iterate
     if box is None:
-        return x + inverse.step(g, memory), memory
+        return x + inverse.step(g, with_d, memory), memory
     held = memory.held > 0  # without pairs, xᶜ is the model's minimum
     if memory.gram is None:
         B, theta = dense.hessian(memory)
@@ -311,12 +311,12 @@ def _minimum(x: Vector, g: Vector, memory: Memory, box: Box | None) -> tuple[Vec
         d = dense.subspace_step(gradient, free, B)
     else:
         B = model(memory)
-        point, c, free = cauchy.cauchy_point(x, g, box, B)
+        found = cauchy.cauchy_point(x, g, box, B, with_d)
         if memory.partition is not None:
-            memory = memory._replace(partition=partition.move(memory.partition, memory.YS, age(memory), free))
+            memory = memory._replace(partition=partition.move(memory.partition, memory.YS, found.free))
             B = B._replace(memory=memory)
-        free = free & held
-        d = subspace.subspace_step(x, g, cauchy.CauchyPoint(point, c, free), B)
+        point, free = found.x, found.free & held
+        d = subspace.subspace_step(x, g, found._replace(free=free), B)
     return subspace.target(x, g, point, d, free, box), memory
 
 

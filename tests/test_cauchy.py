@@ -20,7 +20,7 @@ every_state = pytest.mark.parametrize("state", draw.STATES)
 
 
 def search(x, g, box, memory):
-    return cauchy.cauchy_point(x, g, box, model(memory))
+    return cauchy.cauchy_point(x, g, box, model(memory), memory.YS @ cauchy.direction(x, g, box))
 
 
 cauchy_point, compact, times = jax.jit(search), jax.jit(model), jax.jit(times)
@@ -85,6 +85,16 @@ def test_c_is_the_move_seen_by_the_pairs(drawn):
     B, z = compact(q.memory), found.x - q.x
     W = np.abs(np.asarray(B.scale))[:, None] * np.abs(np.asarray(q.memory.YS)).reshape(len(B.scale), -1)
     assert (np.abs(found.c - np.asarray(times(B, z))) <= q.rounding * (W @ np.abs(z))).all()
+
+
+@every_quadratic
+def test_rest_is_the_steepest_descent_left_to_the_free_variables(drawn):
+    q, found, _ = solved(*drawn)
+    B, z = compact(q.memory), found.x - q.x
+    W = np.abs(np.asarray(B.scale))[:, None] * np.abs(np.asarray(q.memory.YS)).reshape(len(B.scale), -1)
+    left = np.where(found.free, -q.g - q.theta * z, 0)
+    passed = np.where(can_move(q.x, q.g, q.box), np.abs(q.g) + q.theta * np.abs(z), 0)  # was in the sum, too
+    assert (np.abs(found.rest - np.asarray(times(B, left))) <= q.rounding * (W @ passed)).all()
 
 
 @every_quadratic

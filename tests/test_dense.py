@@ -34,7 +34,7 @@ def for_few(x, g, box, memory):
 @jax.jit
 def for_many(x, g, box, memory):
     B = model(memory)
-    found = cauchy.cauchy_point(x, g, box, B)
+    found = cauchy.cauchy_point(x, g, box, B, memory.YS @ cauchy.direction(x, g, box))
     return found, subspace.subspace_step(x, g, found, B)
 
 

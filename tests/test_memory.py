@@ -118,17 +118,25 @@ def test_forgetting_leaves_theta_at_one(state):
 @every_state
 def test_a_pair_that_is_not_kept_changes_nothing(state, value):
     memory, _, _, _ = drawn(4, 12, state)
-    ys, keep = jnp.full((2, 4), value), jnp.array(False)
-    jax.tree.map(assert_array_equal, count(write(memory, ys, keep), ys, jnp.array(value), keep), memory)
+    v, sy, keep = jnp.full(4, value), jnp.array(value), jnp.array(False)
+    jax.tree.map(assert_array_equal, count(write(memory, v, v, keep), memory.slot, sy, keep, v)[0], memory)
 
 
 @every_state
 def test_curvature_is_taken_as_the_line_search_has_it(state):
     memory, _, _, _ = drawn(4, 12, state)
-    ys, keep, sy = jnp.ones((2, 4)), jnp.array(True), jnp.array(4.25)  # not quite sᵀy = 4
-    memory = count(write(memory, ys, keep), ys, sy, keep)
+    ones, keep, sy = jnp.ones(4), jnp.array(True), jnp.array(4.25)  # not quite sᵀy = 4
+    memory, _ = count(write(memory, ones, ones, keep), memory.slot, sy, keep, ones)
     newest = int(jnp.argmin(age(memory)))
     assert memory.D[newest] == 4.25
+
+
+@every_state
+def test_with_the_pair_comes_a_product_with_another_vector(state):
+    memory, _, _, _ = drawn(60, 5, state)
+    d, ones, keep = np.random.default_rng(0).normal(size=60), jnp.ones(60), jnp.array(True)
+    memory, found = count(write(memory, ones, ones, keep), memory.slot, jnp.array(60.0), keep, jnp.asarray(d))
+    assert_allclose(found, np.asarray(memory.YS) @ d, rtol=0, atol=60 * EPS * np.abs(memory.YS).max())
 
 
 @every_state

@@ -30,7 +30,8 @@ target = on_numpy(subspace.target)
 
 def solve(x, g, point, free, memory):
     B = model(memory)
-    return subspace.subspace_step(x, g, CauchyPoint(point, times(B, point - x), free), B)
+    rest = times(B, jnp.where(free, -g - B.theta * (point - x), 0))
+    return subspace.subspace_step(x, g, CauchyPoint(point, times(B, point - x), free, rest), B)
 
 
 step = on_numpy(solve)
@@ -136,8 +137,11 @@ SEEDS = range(30)
 TRUNCATED = [seed for seed in range(60) if truncated(*drawn_step(seed))]
 
 
+@pytest.mark.parametrize("branch", [10, 100])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_target_is_projected_or_cut_by_the_rule(seed):
+def test_target_is_projected_or_cut_by_the_rule(seed, branch, monkeypatch):
+    monkeypatch.setattr(subspace, "BRANCH", branch)
+    target = jax.jit(lambda *args: subspace.target(*args))
     _, _, point, d, _, _ = drawn = drawn_step(seed)
     moved = np.abs(point) + np.abs(d)
     assert (np.abs(target(*drawn) - expected_target(*drawn)) <= 4 * EPS * moved).all()
