@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import fmin_l_bfgs_b
 
 from jaxlbfgsb import Box, Options, State, Status, continue_from, init, run, step, update
-from jaxlbfgsb.cauchy import cauchy_point
+from jaxlbfgsb.cauchy import cauchy_point, direction
 from jaxlbfgsb.model import model
 
 from .cases import Case, elastic_torsion, rosenbrock
@@ -152,7 +152,7 @@ def crossing(n: int, share: float) -> tuple[State, Any, Any, Box]:
     state = jax.jit(lambda x: run(both, init(x, wide, M), wide, Options(0.0, 0.0, M + 2)))(jnp.asarray(case.x0))
     state, (x, f, g) = continue_from(state, wide), state.iterate
     B = jax.jit(model)(state.memory)
-    point = jax.jit(lambda box: cauchy_point(x, g, box, B))
+    point = jax.jit(lambda box: cauchy_point(x, g, box, B, state.memory.YS @ direction(x, g, box)))
     first = jnp.max(jnp.abs(point(wide).x - x)) / jnp.max(jnp.abs(g))  # where the path has its minimum with no bound
     when = first * jnp.asarray(np.random.default_rng(0).uniform(size=n))
 
@@ -197,7 +197,7 @@ def measure(quick: bool = False, sizes: tuple[int, ...] = SIZES) -> Iterator[dic
                 read = passes(row["own"], len(case.x0), rate)
                 row = {"work": f"{ITERATION}, {NAMES[make]}", "case": f"n = {len(case.x0):,}", "n": len(case.x0)} | row
                 yield row | {"passes": read, "rate": rate}
-        repeats = max(2, min(200, 2_000_000 // n))
+        repeats = max(10, min(200, 2_000_000 // n))  # what a call takes beside them must not count
         calls = {share: updates(n, share, repeats) for share in SHARES}
         for share, times in take_turns(calls, rounds).items():
             yield {"work": UPDATE, "case": f"n = {n:,}", "n": n, "share": share, "seconds": times.warm / repeats}

@@ -115,9 +115,11 @@ def _by_size(t: Vector, index: Int[Array, " k"]) -> tuple[Vector, Int[Array, " k
 
 def _first(t: Vector) -> tuple[Vector, Int[Array, " k"], Int[Array, ""]]:
     """`_sorted`, of the least FIRST breakpoints alone, and how many of these no other one comes before."""
-    narrow = t.astype(jnp.float32)  # which keeps the order, but for ties; a selection in float64 sorts all
-    least, index = jax.lax.top_k(-narrow, FIRST)
-    return *_by_size(t[index], index), jnp.sum(least > least[-1], dtype=int)
+    # In float32, which keeps the order but for ties: a selection in float64 sorts all.
+    _, index = jax.lax.top_k(-t.astype(jnp.float32), FIRST)
+    ordered, order = _by_size(t[index], index)
+    narrow = ordered.astype(jnp.float32)
+    return ordered, order, jnp.sum(narrow < narrow[-1], dtype=int)
 
 
 def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
@@ -125,8 +127,10 @@ def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
     n = len(t)
     k = min(n, max(CHUNK // 8, min(CHUNK, n // 8)))
 
-    def summed(d: Vector) -> tuple[Scalar, Pairs]:
-        return d @ d, times(B, d)
+    def summed(tau: Scalar, last: Int[Array, ""]) -> tuple[Scalar, Pairs]:
+        behind = (t > tau) | ((t == tau) & (jax.lax.iota(jnp.int32, n) > last))
+        rest = jnp.where(behind, d, 0)
+        return rest @ rest, times(B, rest)
 
     def all_in_order(at: _Segment) -> _Segment:
         ordered, order = _sorted(t)
@@ -143,9 +147,8 @@ def _sweep(t: Vector, d: Vector, B: Model, first: _Segment) -> _Segment:
         w = B.scale[:, None] * B.memory.YS[:, :, index].reshape(-1, k)
         # What still moves behind the chunk: by subtraction, which is cheap, until it would cost two digits.
         G, p = at.G - move @ move, at.p - w @ move
-        behind = (t > tau[-1]) | ((t == tau[-1]) & (jax.lax.iota(jnp.int32, n) > index[-1]))
         cancelled = 0.01 * at.exact > G
-        G, p = jax.lax.cond(cancelled, lambda: summed(jnp.where(behind, d, 0)), lambda: (G, p))
+        G, p = jax.lax.cond(cancelled, lambda: summed(tau[-1], index[-1]), lambda: (G, p))
         exact = jnp.where(cancelled, G, at.exact)
         G = G + _after(move**2)
         p = p[:, None] + _after(move[None, :] * w)
