@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import fmin_l_bfgs_b
 
 from jaxlbfgsb import Box, Options, State, Status, continue_from, init, run, step, update
-from jaxlbfgsb.cauchy import cauchy_point, direction
+from jaxlbfgsb.cauchy import CauchyPoint, cauchy_point, direction
 from jaxlbfgsb.model import model
 
 from .cases import Case, elastic_torsion, rosenbrock
@@ -144,6 +144,10 @@ def passes(own: float, n: int, rate: float) -> float:
     return own * rate / (16 * M * n)
 
 
+def search(x: Any, g: Any, box: Box, memory: Any) -> CauchyPoint:
+    return cauchy_point(x, g, box, model(memory), memory.YS @ direction(x, g, box))
+
+
 def crossing(n: int, share: float) -> tuple[State, Any, Any, Box]:
     """A state with a full memory, its f and g, and a box of which the Cauchy search crosses this share."""
     case = rosenbrock(n)
@@ -151,8 +155,7 @@ def crossing(n: int, share: float) -> tuple[State, Any, Any, Box]:
     wide = Box(jnp.full(n, -1e9), jnp.full(n, 1e9))
     state = jax.jit(lambda x: run(both, init(x, wide, M), wide, Options(0.0, 0.0, M + 2)))(jnp.asarray(case.x0))
     state, (x, f, g) = continue_from(state, wide), state.iterate
-    B = jax.jit(model)(state.memory)
-    point = jax.jit(lambda box: cauchy_point(x, g, box, B, state.memory.YS @ direction(x, g, box)))
+    point = jax.jit(lambda box: search(x, g, box, state.memory))
     first = jnp.max(jnp.abs(point(wide).x - x)) / jnp.max(jnp.abs(g))  # where the path has its minimum with no bound
     when = first * jnp.asarray(np.random.default_rng(0).uniform(size=n))
 

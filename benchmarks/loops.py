@@ -54,14 +54,14 @@ def ours(problem: Any) -> Callable:
     both, options = jax.value_and_grad(problem.fun), Options(ftol=0.0, gtol=0.0)
     box = Box(jnp.asarray(problem.lower), jnp.asarray(problem.upper)) if bounded(problem) else None
     x = jnp.asarray(problem.x0)
-    fold, unfold, update, running = form(init(x, box), box, options)
+    start, unfold, update, running = form(lambda x, box, _: init(x, box), x, box, options)
 
     def body(run: Run) -> Run:
         carry = update(run.carry, *both(unfold(run.carry).x))
         state = unfold(carry)
         return Run(carry, state.iterate.f, state.evaluations, ~running(carry))
 
-    return loop(body, lambda: Run(fold(init(x, box)), jnp.inf, 0, False))
+    return loop(body, lambda: Run(start, jnp.inf, 0, False))
 
 
 def by_jaxopt(problem: Any) -> Callable:

@@ -301,12 +301,12 @@ def _run(
     @jax.custom_jvp
     def solve(theta: Any, box: Box | None, start: tuple[Vector, Options]) -> Result:
         x0, options = start
-        begin = opening(x0, box, options, memory_size)
-        form = loop.form(begin, box, options) if fast else loop.plain(box, options)
+        begin = partial(opening, memory_size=memory_size)
+        form = loop.form(begin, x0, box, options) if fast else loop.plain(begin(x0, box, options), box, options)
         end, found = jax.lax.while_loop(
             lambda carry: form.running(carry[0]),
             lambda carry: advance(partial(objective, theta), carry, form),
-            (form.fold(begin), zeros(aux)),
+            (form.start, zeros(aux)),
         )
         state = form.unfold(end)
         x, f, g = state.iterate
@@ -342,8 +342,9 @@ def advance(objective: Callable, carry: tuple[Any, PyTree], form: loop.Form) -> 
 
 
 # XLA's newer fusion emitters on the CPU take twice the time to compile this and eight times the memory, and it runs no
-# faster for it (docs/performance.md). Such options are for the outermost jit alone: under a user's, the user's hold.
-LEAN = {"xla_cpu_use_fusion_emitters": False}
+# faster for it; and its 32 parts to compile side by side are for larger programs (docs/performance.md). Such options
+# are for the outermost jit alone: under a user's, the user's hold.
+LEAN = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 8}
 
 
 def lean_jit(function: Callable, **keywords: Any) -> Callable:

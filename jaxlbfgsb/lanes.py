@@ -122,7 +122,7 @@ def _run(
     @partial(jax.vmap, in_axes=(axes, 0), axis_size=L)
     def evaluate(problem: Problem, carry: tuple[State, PyTree]) -> tuple[State, PyTree]:
         here = partial(objective, (problem.args, closed_over))
-        return advance(here, carry, loop.plain(box_of(problem), check_options(problem.options)))
+        return advance(here, carry, loop.plain(carry[0], box_of(problem), check_options(problem.options)))
 
     def trip(at_work: _Lanes) -> _Lanes:
         state, aux = evaluate(at(at_work.problem), (at_work.state, at_work.aux))

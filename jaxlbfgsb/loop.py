@@ -22,9 +22,9 @@ DENSE = 32  # variables up to which one kernel is faster for dense.py
 
 
 class Form(NamedTuple):
-    """A way to carry a State through a loop, and `update` for that."""
+    """A way to carry a State through a loop, what the loop begins with, and `update` for that."""
 
-    fold: Callable[[State], Any]
+    start: Any
     unfold: Callable[[Any], State]
     update: Callable[[Any, Scalar, Vector], Any]
     running: Callable[[Any], Bool[Array, ""]]
@@ -39,40 +39,47 @@ class _Packed(NamedTuple):
     running: Bool[Array, ""]
 
 
-def form(state: State, box: Box | None, options: Options) -> Form:
-    """The form for states of this one's shapes."""
+def form(opening: Callable[..., State], x: Vector, box: Box | None, options: Options) -> Form:
+    """The form for a run that begins with opening(x, box, options)."""
+    state = jax.eval_shape(opening, x, box, options)
     small = sum(leaf.size for leaf in jax.tree.leaves(state)) < NUMBERS
     few = box is None or (state.memory.gram is None and len(state.x) <= DENSE)
-    return packed(state, box, options) if small and few and possible() else plain(box, options)
+    if small and few and possible():
+        return packed(opening, x, box, options)
+    return plain(opening(x, box, options), box, options)
 
 
-def plain(box: Box | None, options: Options) -> Form:
+def plain(state: State, box: Box | None, options: Options) -> Form:
     """A State as it is."""
     return Form(
-        fold=lambda state: state,
+        start=state,
         unfold=lambda state: state,
         update=lambda state, f, g: update(state, f, g, box, options),
         running=lambda state: state.status == Status.RUNNING,
     )
 
 
-def packed(state: State, box: Box | None, options: Options) -> Form:
-    """Three arrays, and each update one kernel."""
-    n, dtype = len(state.x), state.x.dtype
-    leaves, structure = jax.tree.flatten(without_pairs(state))
+def packed(opening: Callable[..., State], x: Vector, box: Box | None, options: Options) -> Form:
+    """Three arrays, and each update one kernel, as is the opening."""
+    n, dtype, shapes = len(x), x.dtype, jax.eval_shape(opening, x, box, options)
+    leaves, structure = jax.tree.flatten(without_pairs(shapes))
     whole = [jnp.issubdtype(leaf.dtype, jnp.integer) for leaf in leaves]
 
     def parted(leaves: list[Array]) -> list[list[Array]]:
         return [[leaf for leaf, one in zip(leaves, whole, strict=True) if one == integer] for integer in (False, True)]
 
-    _, split = ravel(parted(leaves)[0])
+    _, split = ravel([jnp.zeros(leaf.shape, leaf.dtype) for leaf in parted(leaves)[0]])
 
     def arrays(state: State) -> tuple[Array, Vector, Array]:
         numbers, counts = parted(jax.tree.leaves(without_pairs(state)))
         return state.memory.YS, ravel(numbers)[0], jnp.stack(counts)
 
-    def fold(state: State) -> _Packed:
-        return _Packed(*arrays(state), state.status == Status.RUNNING)
+    def begin(x: Vector, box: Box | None, options: Options) -> tuple[_Packed, Vector, Array]:
+        state = opening(x, box, options)
+        problem = [*options.tolerances(dtype), jnp.asarray(options.max_linesearch, dtype)]
+        problem = jnp.concatenate([*(box or ()), jnp.stack(problem)])
+        most = jnp.stack([jnp.asarray(limit, int) for limit in options[2:4]])
+        return _Packed(*arrays(state), state.status == Status.RUNNING), problem, most
 
     def unfold(packed: _Packed | tuple) -> State:
         pairs, numbers, counts = packed[:3]
@@ -87,16 +94,14 @@ def packed(state: State, box: Box | None, options: Options) -> Form:
             update(unfold(old), evaluation[0], evaluation[1:], here, Options(ftol, gtol, most[0], most[1], trials))
         )
 
-    problem = [*options.tolerances(dtype), jnp.asarray(options.max_linesearch, dtype)]
-    problem = jnp.concatenate([*(box or ()), jnp.stack(problem)])
-    most = jnp.stack([jnp.asarray(limit, int) for limit in options[2:4]])
+    start, problem, most = one_kernel(begin)(x, box, options)
     one = one_kernel(following)
 
     def advanced(packed: _Packed, f: Scalar, g: Vector) -> _Packed:
         pairs, numbers, counts = one(jnp.concatenate([f[None], g]), problem, most, *packed[:3])
         return _Packed(pairs, numbers, counts, unfold((pairs, numbers, counts)).status == Status.RUNNING)
 
-    return Form(fold, unfold, advanced, lambda packed: packed.running)
+    return Form(start, unfold, advanced, lambda packed: packed.running)
 
 
 def without_pairs(state: State) -> State:

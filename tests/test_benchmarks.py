@@ -138,7 +138,7 @@ def test_runs_of_large_are_as_far_as_scipys():
 
 def test_cauchy_search_crosses_the_share_it_is_said_to():
     state, _, g, box = large.crossing(200, 0.1)
-    point = jax.jit(lambda x, memory: large.cauchy_point(x, g, box, large.model(memory)))(state.x, state.memory)
+    point = jax.jit(large.search)(state.x, g, box, state.memory)
     assert_allclose(np.mean(~point.free), 0.1, atol=0.005)
 
 

@@ -48,7 +48,7 @@ def lowered(form, n, m, dtype, bounded, options):
 )
 def test_one_kernel_changes_no_result(n, m, dtype, bounded):
     options = Options(ftol=dtype(0.0), gtol=dtype(1e-3), max_iterations=jnp.asarray(50))
-    form, plain = loop.form, lambda state, box, options: loop.plain(box, options)
+    form, plain = loop.form, lambda opening, *of: loop.plain(opening(*of), *of[1:])
     programs = [lowered(form, n, m, dtype, bounded, options) for form in (form, plain)]
     assert [MARK in program.as_text() for program, _ in programs] == [True, False]
     one, many = (program.compile()(*arguments) for program, arguments in programs)
@@ -126,7 +126,7 @@ def test_few_variables_over_four_devices():
 
 def test_in_a_box_the_first_call_outside_of_jit_is_not_one_kernel(monkeypatch):
     formed = []
-    monkeypatch.setattr(loop, "form", lambda state, box, options: formed.append(box) or loop.plain(box, options))
+    monkeypatch.setattr(loop, "form", lambda opening, *of: formed.append(of[1]) or loop.plain(opening(*of), *of[1:]))
     for solve in (jax.jit(minimize, static_argnums=0), minimize):
         solve(lambda x: smooth(x, 0.3), jnp.ones(3), bounds=(-1, 2))
         minimize(lambda x: smooth(x, 0.3), jnp.ones(3))

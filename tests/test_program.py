@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxlbfgsb import loop, minimize
+from jaxlbfgsb import cauchy, loop, minimize
 
 
 def compiled(fun, n, **options):
@@ -61,3 +61,10 @@ print(peak() - before)
 def test_a_large_run_takes_at_most_40_vectors():
     done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
     assert 1024 * int(done.stdout) <= 40 * 8 * 1_000_000
+
+
+def test_the_first_breakpoints_are_selected_and_not_sorted():
+    n = 20_000
+    text = jax.jit(cauchy._first).lower(jnp.zeros(n)).compile().as_text()
+    assert "TopK" in text
+    assert f"[{n}]" not in "".join(line for line in text.splitlines() if " sort(" in line)
