@@ -4,13 +4,16 @@ from collections.abc import Callable, Iterator
 
 from . import loops, peers
 from .cases import Case, peaks, quadratic, rosenbrock
-from .harness import OURS, Goal, ratio, ratios, span, take_turns
+from .harness import OURS, Goal, fresh, ratio, ratios, span, take_turns
 
 SIZES = {rosenbrock: (2, 4, 10, 20, 50, 100, 200), quadratic: (10, 50, 200), peaks: (4, 10, 31, 100)}
 QUICK = {rosenbrock: (4,)}
 SLSQP = (10,)  # the sizes that it runs at: it takes ten seconds to compile
 NAMES = {rosenbrock: "chained Rosenbrock", quadratic: "quadratic", peaks: "fit"}
 BOUNDED, FREE = "bounded, warm", "without bounds, to the same f, warm"
+INLINE = f"{FREE}, dispatched in the calling thread"  # JAX's setting for that is one of the process
+SMALL = ((rosenbrock, 2), (rosenbrock, 4), (peaks, 4))
+PROGRAM = "import json; from benchmarks import single; print(json.dumps(single.inline({})))"
 
 
 def bounded(case: Case, with_slsqp: bool) -> dict[str, Callable]:
@@ -48,9 +51,22 @@ def measure(quick: bool = False, work: dict[Callable, tuple[int, ...]] = SIZES) 
                     row = {"work": work, "case": f"{NAMES[make]}, n = {n}", "n": n, "candidate": name}
                     yield row | {"seconds": times.warm if reached else None, "first": times.first}
 
+    yield from fresh(PROGRAM.format(quick), JAX_CPU_ENABLE_ASYNC_DISPATCH="0")
+
+
+def inline(quick: bool) -> list[dict]:
+    """The rows of the smallest problems without bounds, in a process with this setting."""
+    rows = []
+    for make, n in SMALL[:1] if quick else SMALL:
+        for name, times in take_turns(free(make(n).free), 3 if quick else 30).items():
+            row = {"work": INLINE, "case": f"{NAMES[make]}, n = {n}", "n": n, "candidate": name}
+            rows.append(row | {"seconds": times.warm, "first": times.first})
+    return rows
+
 
 def tables(rows: list[dict]) -> dict[str, str]:
-    return {"single": ratios(rows, work=BOUNDED), "free": ratios(rows, work=FREE)}
+    works = {"single": BOUNDED, "free": FREE, "free, in the calling thread": INLINE}
+    return {name: ratios(rows, work=work) for name, work in works.items()}
 
 
 def goals(rows: list[dict]) -> Iterator[Goal]:
