@@ -115,7 +115,8 @@ def _pairs(bounds: Any, x0: PyTree) -> tuple[Any, Any]:
                 raise ValueError(f"bounds[{i}] must be a pair (low, high), got {pair!r}")
         shape = (len(bounds), 2)
     if shape != (len(x0), 2):
-        raise ValueError(f"bounds must have one (low, high) for each of the {len(x0)} entries of x0, got {list(shape)}")
+        got = f"shape {shape}" if is_array(bounds) else f"{len(bounds)} of them"
+        raise ValueError(f"bounds must have one (low, high) for each of the {len(x0)} entries of x0, got {got}")
     if is_array(bounds):
         return bounds[:, 0], bounds[:, 1]
     lower = [-np.inf if low is None else low for low, _ in bounds]

@@ -217,8 +217,8 @@ BOXED = [p.name for p in PROBLEMS if len(p.x0) > 20 and np.isfinite([p.lower, p.
 
 @pytest.mark.parametrize("name", [*BOXED, *((n, seed) for n in (25, 60) for seed in range(3))])
 def test_counts_with_a_partition_that_is_kept_are_scipys(name, monkeypatch):
-    monkeypatch.setattr(partition, "CHUNK", 20)
-    monkeypatch.setattr(partition, "MANY", 2)
+    for limit, size in (("CHUNK", 20), ("MANY", 2), ("OUTSIDE", 50), ("WIDE", 16)):
+        monkeypatch.setattr(partition, limit, size)
     holds_if_stable(by_updates(name).counts == scipys(name).counts, name)
 
 
