@@ -13,7 +13,10 @@ NAMES = {rosenbrock: "chained Rosenbrock", quadratic: "quadratic", peaks: "fit"}
 BOUNDED, FREE = "bounded, warm", "without bounds, to the same f, warm"
 INLINE = f"{FREE}, dispatched in the calling thread"  # JAX's setting for that is one of the process
 SMALL = ((rosenbrock, 2), (rosenbrock, 4), (peaks, 4))
-PROGRAM = "import json; from benchmarks import single; print(json.dumps(single.inline({})))"
+PROGRAM = """import json, jax
+jax.config.update("jax_cpu_enable_async_dispatch", False)
+from benchmarks import single
+print(json.dumps(single.inline({})))"""
 
 
 def bounded(case: Case, with_slsqp: bool) -> dict[str, Callable]:
@@ -51,7 +54,7 @@ def measure(quick: bool = False, work: dict[Callable, tuple[int, ...]] = SIZES) 
                     row = {"work": work, "case": f"{NAMES[make]}, n = {n}", "n": n, "candidate": name}
                     yield row | {"seconds": times.warm if reached else None, "first": times.first}
 
-    yield from fresh(PROGRAM.format(quick), JAX_CPU_ENABLE_ASYNC_DISPATCH="0")
+    yield from fresh(PROGRAM.format(quick))
 
 
 def inline(quick: bool) -> list[dict]:

@@ -45,7 +45,7 @@ def form(opening: Callable[..., State], x: Vector, box: Box | None, options: Opt
     small = sum(leaf.size for leaf in jax.tree.leaves(state)) < NUMBERS
     few = box is None or (state.memory.gram is None and len(state.x) <= DENSE)
     if small and few and possible():
-        return packed(opening, x, box, options)
+        return packed(state, opening, x, box, options)
     return plain(opening(x, box, options), box, options)
 
 
@@ -59,9 +59,9 @@ def plain(state: State, box: Box | None, options: Options) -> Form:
     )
 
 
-def packed(opening: Callable[..., State], x: Vector, box: Box | None, options: Options) -> Form:
+def packed(shapes: State, opening: Callable[..., State], x: Vector, box: Box | None, options: Options) -> Form:
     """Three arrays, and each update one kernel, as is the opening."""
-    n, dtype, shapes = len(x), x.dtype, jax.eval_shape(opening, x, box, options)
+    n, dtype = len(x), x.dtype
     leaves, structure = jax.tree.flatten(without_pairs(shapes))
     whole = [jnp.issubdtype(leaf.dtype, jnp.integer) for leaf in leaves]
 
