@@ -6,9 +6,9 @@ On the segment that starts at τ, over the variables that still move (t_j > τ),
     q' = -G + θτG - pᵀMc             q'' = θG - pᵀMp
 
 The answer is the first segment with τ + max(0, -q'/q'') < the next breakpoint. Most iterations end on the first one,
-at the cost of one product with W. Otherwise the breakpoints are sorted once, of very many the first thousands before
-all of them, and read in chunks, all segments of a chunk at a time, until the answer is found: 2m numbers and one column
-of W for each breakpoint that is passed.
+at the cost of one product with W, which memory.py takes with others. Otherwise the breakpoints are sorted once, of very
+many the first thousands before all of them, and read in chunks, all segments of a chunk at a time, until the answer is
+found: 2m numbers and one column of W for each breakpoint that is passed.
 """
 
 from typing import NamedTuple

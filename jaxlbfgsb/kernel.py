@@ -30,8 +30,13 @@ _inside = ContextVar("inside", default=False)  # what is to be a kernel is being
 
 def possible() -> bool:
     """Whether XLA knows the mark, and there is one CPU."""
+    return jaxlib.version.__version_info__[:2] == TRIED and one_cpu()
+
+
+def one_cpu() -> bool:
+    """Whether nothing can be split between CPUs."""
     try:
-        return jaxlib.version.__version_info__[:2] == TRIED and jax.device_count("cpu") == 1
+        return jax.device_count("cpu") == 1
     except RuntimeError:  # JAX was told to leave the CPU alone
         return False
 

@@ -13,11 +13,14 @@ ZBLN: Zhu, Byrd, Lu, Nocedal, ACM TOMS 23 (1997), Algorithm 778.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from .kernel import one_cpu
 
 CHUNK = 8192  # variables a time: a masked copy of all of S and Y would take 2m n
 MANY = 16  # of how many variables one has to change sides for all to be formed anew
@@ -66,17 +69,26 @@ def _diagonals(grams: Grams) -> Float[Array, " mmm"]:
 
 def products(free: Free, YS: Pairs, row: Int[Array, ""], d: Float[Array, " n"]) -> Products:
     """What the pair in this row needs, and d; by one reading of S and Y where reading them is all that counts."""
+    n = YS.shape[2]
 
-    def part(fresh: Array, YS: Pairs, free: Array, d: Array) -> Products:
+    def part(row: Array, fresh: Array, YS: Pairs, free: Array, d: Array) -> Products:
         F, A, (y, s) = fresh & free, fresh & ~free, YS[:, row]
         vectors = jnp.where(F, y, 0), jnp.where(F, s, 0), jnp.where(A, y, 0), jnp.where(A, s, 0), jnp.where(fresh, d, 0)
         return Products(*(YS @ v for v in vectors))
 
-    return _in_chunks(part, WIDE if YS.shape[2] >= OUTSIDE else YS.shape[2], YS, free, d)
+    def sums(size: int, row: Array, *arrays: Array) -> Products:
+        return _in_chunks(partial(part, row), size, *arrays)
+
+    if n < OUTSIDE or not one_cpu():
+        return sums(n, row, YS, free, d)
+    return jax.lax.platform_dependent(row, YS, free, d, cpu=partial(sums, WIDE), default=partial(sums, n))
 
 
 def _in_chunks(part: Callable[..., Sums], size: int, *arrays: Array) -> Sums:
-    """The sum of part(fresh, *pieces) over pieces of so many variables; it counts those that are fresh."""
+    """The sum of part(fresh, *pieces) over pieces of so many variables; it counts those that are fresh.
+
+    For one CPU: variables that are split between devices would be gathered to be cut up.
+    """
     n = arrays[0].shape[-1]
 
     def piece(i: Array | int) -> Sums:
@@ -135,4 +147,4 @@ def anew(YS: Pairs, free: Free) -> Grams:
         F, A = (fresh & free)[None, :], (fresh & ~free)[None, :]
         return Grams(jnp.where(F, rows, 0) @ rows.T, jnp.where(A, YS[1], 0) @ rows.T)
 
-    return _in_chunks(part, CHUNK, YS, free)
+    return _in_chunks(part, CHUNK if one_cpu() else YS.shape[2], YS, free)

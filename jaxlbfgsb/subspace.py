@@ -4,7 +4,7 @@
     d = r/θ + W_Fᵀ K⁻¹ W_F r/θ²,     K = M⁻¹ - W_F W_Fᵀ/θ                                               BLNZ (5.11)
 
 W_F r needs no product with the pairs: it is what the Cauchy search knows of -g - θ(xᶜ - x), and W_F W_Fᵀ Mc, whose
-matrix K is made of. A are the variables that are not free. Cost: one product (n)(n × 2m), beside partition.py's.
+matrix K is made of. A are the variables that are not free. Cost: one product (2m)(2m × n), beside partition.py's.
 
 BLNZ §5.1; the projection of the step is Morales and Nocedal's, ACM TOMS 38 (2011).
 """

@@ -63,6 +63,15 @@ def test_products_of_a_pair_are_dense_in_chunks_of_any_size(outside, wide, monke
         ).all()
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_products_are_cut_up_on_one_cpu_alone(alone, monkeypatch):
+    for name, value in (("OUTSIDE", 1), ("WIDE", 7), ("one_cpu", lambda: alone)):
+        monkeypatch.setattr(partition, name, value)
+    free, YS, d = jnp.ones(60, bool), jnp.ones((2, 5, 60)), jnp.ones(60)
+    program = jax.jit(lambda *args: partition.products(*args)).lower(free, YS, 3, d).compile().as_text()
+    assert (" while(" in program) == alone
+
+
 @pytest.mark.parametrize("most", [1, 20, 40, 600])
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_kept_over_pairs_and_changes_is_dense(seed, most, monkeypatch):

@@ -68,3 +68,22 @@ def test_the_first_breakpoints_are_selected_and_not_sorted():
     text = jax.jit(cauchy._first).lower(jnp.zeros(n)).compile().as_text()
     assert "TopK" in text
     assert f"[{n}]" not in "".join(line for line in text.splitlines() if " sort(" in line)
+
+
+SHARDED = """
+import jax, jax.numpy as jnp
+jax.config.update("jax_enable_x64", True)
+from jaxlbfgsb import minimize, partition
+partition.OUTSIDE = 1
+place = jax.NamedSharding(jax.make_mesh((2,), ("variables",)), jax.P("variables"))
+x = jax.device_put(jnp.zeros(20_000), place)
+solve = lambda x: minimize(lambda x: jnp.sum((x - jnp.linspace(-1, 1, 20_000)) ** 2), x, bounds=(0.0, None))
+print(*(line.split()[2] for line in jax.jit(solve).lower(x).compile().as_text().splitlines() if "all-gather(" in line))
+"""
+
+
+def test_pairs_that_are_split_between_devices_stay_where_they_are():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, env=flags, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "[2,10" not in done.stdout
