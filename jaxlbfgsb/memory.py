@@ -22,7 +22,6 @@ from .elimination import positive
 from .partition import Partition
 
 Square = Float[Array, "m m"]
-Pair = Float[Array, "2 n"]
 
 
 class Inverse(NamedTuple):

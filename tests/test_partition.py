@@ -99,8 +99,7 @@ def test_nothing_cancels_when_the_largest_variable_changes_sides(to_free, dtype)
     before = few ^ to_free
     after = before ^ (np.arange(n) == 0)
     start = partition.anew(YS, before)
-    peak = jnp.concatenate([jnp.diagonal(start.F), jnp.diagonal(start.A[:, 3:])])
-    held = partition.Partition(jnp.asarray(before), start, peak)
+    held = partition.Partition(jnp.asarray(before), start, partition._diagonals(start))
     found = jax.jit(partition.move)(held, YS, jnp.asarray(after)).grams
     found = found.A[:, 3:] if to_free else found.F[3:, 3:]
     side = np.asarray(YS[1], float)[:, few & (np.arange(n) > 0)]
