@@ -42,19 +42,23 @@ def free(case: Case) -> dict[str, Callable]:
     }
 
 
-def measure(quick: bool = False, work: dict[Callable, tuple[int, ...]] = SIZES) -> Iterator[dict]:
-    for make, sizes in (QUICK if quick else work).items():
+def measure(quick: bool = False) -> Iterator[dict]:
+    for make, sizes in (QUICK if quick else SIZES).items():
         for n in sizes:
-            case = make(n)
-            works = {BOUNDED: (case, bounded(case, n in SLSQP)), FREE: (case.free, free(case.free))}
-            for work, (problem, candidates) in works.items():
-                target = peers.target(problem)
-                for name, times in take_turns(candidates, 3 if quick else 30).items():
-                    reached = bool(times.result <= target)
-                    row = {"work": work, "case": f"{NAMES[make]}, n = {n}", "n": n, "candidate": name}
-                    yield row | {"seconds": times.warm if reached else None, "first": times.first}
-
+            yield from warm(make, n, 3 if quick else 30)
     yield from fresh(PROGRAM.format(quick))
+
+
+def warm(make: Callable[[int], Case], n: int, rounds: int) -> Iterator[dict]:
+    """The rows of a problem, with bounds and without."""
+    case = make(n)
+    works = {BOUNDED: (case, bounded(case, n in SLSQP)), FREE: (case.free, free(case.free))}
+    for work, (problem, candidates) in works.items():
+        target = peers.target(problem)
+        for name, times in take_turns(candidates, rounds).items():
+            reached = bool(times.result <= target)
+            row = {"work": work, "case": f"{NAMES[make]}, n = {n}", "n": n, "candidate": name}
+            yield row | {"seconds": times.warm if reached else None, "first": times.first}
 
 
 def inline(quick: bool) -> list[dict]:

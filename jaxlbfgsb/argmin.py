@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 import numpy as np
 from jax.core import Tracer
 from jax.errors import ConcretizationTypeError, TracerArrayConversionError, TracerIntegerConversionError
@@ -342,9 +343,11 @@ def advance(objective: Callable, carry: tuple[Any, PyTree], form: loop.Form) -> 
 
 
 # XLA's newer fusion emitters on the CPU take twice the time to compile this and eight times the memory, and it runs no
-# faster for it; and its 32 parts to compile side by side are for larger programs (docs/performance.md). Such options
-# are for the outermost jit alone: under a user's, the user's hold.
-LEAN = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 8}
+# faster for it; from jaxlib 0.11 on there are no others. Its 32 parts to compile side by side are for larger programs
+# (docs/performance.md). Such options are for the outermost jit alone: under a user's, the user's hold.
+LEAN: dict[str, Any] = {"xla_cpu_parallel_codegen_split_count": 8}
+if jaxlib.version.__version_info__ < (0, 11):
+    LEAN |= {"xla_cpu_use_fusion_emitters": False}
 
 
 def lean_jit(function: Callable, **keywords: Any) -> Callable:

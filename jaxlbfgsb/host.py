@@ -26,7 +26,7 @@ from .argmin import LEAN, compiled
 from .arguments import ravel
 from .box import Box, Vector
 from .cauchy import FEW
-from .kernel import marked
+from .kernel import known, marked
 from .loop import without_pairs
 from .memory import empty
 from .solver import Options, State, init, update
@@ -141,7 +141,7 @@ def _programs(n: int, m: int) -> tuple[Compiled, Compiled]:
     with jax.enable_x64(True), jax.disable_jit(False), jax.default_device(device()):
         begin, step = partial(_begin, n, m), partial(_update, n, m)
         packed = jax.eval_shape(begin, vectors[0])[:2]
-        small = n <= FEW  # beyond, there is a sort, which cannot be part of a kernel
+        small = known() and n <= FEW  # beyond, there is a sort, which cannot be part of a kernel
         step, options = (marked(step), LEAN | NO_LIBRARY) if small else (step, LEAN)
         return (
             compiled(begin, LEAN, vectors[0]),

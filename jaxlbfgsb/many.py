@@ -43,12 +43,16 @@ from .arguments import (
 from .lanes import Problem, Settings, each, fit_all
 from .solver import Options
 
+# At most, on a CPU:
 CACHE = 2**19  # bytes that the lanes of one loop share: about what a core has near
+LANES = 64  # of one loop: more do not fuse better and wait longer for the last
 PART = 2**14  # problems, and
-PART_BYTES = 2**26  # bytes of data, that a part has at most
-LANES = 64  # at most, on a CPU: more do not fuse better and wait longer for the last
-WIDE = 2**14  # at most elsewhere, in
-DEVICE = 2**31  # bytes
+PART_BYTES = 2**26  # bytes of data, in a part
+# The same elsewhere, where a trip takes as long for one lane as for thousands:
+DEVICE = 2**31
+DEVICE_LANES = 2**16
+DEVICE_PART = 2**20
+DEVICE_PART_BYTES = 2**30
 SETTINGS = (  # of JAX, each thread's own, that are carried into others; what is compiled was traced in the caller's
     "enable_x64",
     "default_device",
@@ -268,11 +272,11 @@ def _by(name: str) -> str:
 
 
 def _lanes(problems: Problem, batched: tuple[bool, ...], memory_size: int) -> int:
-    """A power of two whose states and data stay in a core's cache."""
+    """A power of two; on a CPU, one whose states and data stay in a core's cache."""
     leaves = jax.tree.leaves(problems)
     n = sum(int(np.prod(leaf.shape[many:])) for leaf, many in zip(jax.tree.leaves(problems.x0), batched, strict=False))
     data = sum(int(np.prod(leaf.shape[1:])) for leaf, many in zip(leaves, batched, strict=True) if many)
-    near, most = (CACHE, LANES) if jax.default_backend() == "cpu" else (DEVICE, WIDE)
+    near, most = (CACHE, LANES) if jax.default_backend() == "cpu" else (DEVICE, DEVICE_LANES)
     return 2 ** int(np.log2(np.clip(near // (8 * (data + (2 * memory_size + 16) * n)), 8, most)))
 
 
@@ -440,7 +444,8 @@ def _as_keys(bare: Array, like: Array) -> Array:
 def _part_size(problems: Problem, settings: Settings, K: int, threads: int, devices: int) -> int:
     leaves = zip(jax.tree.leaves(problems), settings.batched, strict=True)
     row = sum(int(np.prod(leaf.shape[1:])) * leaf.dtype.itemsize for leaf, many in leaves if many)
-    most = int(np.clip(PART_BYTES // max(row, 1), settings.lanes, PART))
+    part, near = (PART, PART_BYTES) if jax.default_backend() == "cpu" else (DEVICE_PART, DEVICE_PART_BYTES)
+    most = int(np.clip(near // max(row, 1), settings.lanes, part))
     if 8 * threads >= K:
         return K
     return -(-K // (threads * -(-K // (threads * most * devices))))

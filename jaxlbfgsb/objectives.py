@@ -186,7 +186,7 @@ class _Trace:
     """What JAX makes of a func: the same if its digest is, whatever the arrays are that func itself has closed over."""
 
     digest: str
-    jaxpr: Any = field(compare=False)  # of f, or of (f, g)
+    jaxpr: Any = field(compare=False)  # of f, or of (f, g); it takes x, what varies, and what func has closed over
     calls_python: bool = field(compare=False)
 
 
@@ -250,7 +250,7 @@ def _compiled(func: Callable, args: tuple[Any, ...], x0: Vector, home: Any, vary
         for old in list(kept)[:-MOST]:
             kept.pop(old, None)
         trace, consts, _ = found
-        return _program(trace, len(x0), home), consts + variable, trace.calls_python
+        return _program(trace, len(x0), home), variable + consts, trace.calls_python
     except TypeError:
         if not variable:
             raise
@@ -339,28 +339,25 @@ def _traced(value: Callable, n: int, variable: list, home: Any) -> tuple[_Trace,
             raise _untraceable(error) from error
         if any(isinstance(const, Tracer) for const in closed.consts):
             raise TypeError(TRACED)
-        calls_python = bool(python_functions(closed.jaxpr))
-        digest = program_digest(closed.jaxpr, []) + (str(id(closed.jaxpr)) if calls_python else "")
-        return _Trace(digest, closed.jaxpr, calls_python), _at(home, closed.consts)
+        # Arguments: as long as an array of NumPy's is the constant of one trace, JAX takes its dtype for all others.
+        jaxpr = closed.jaxpr.replace(constvars=[], invars=[*closed.jaxpr.invars, *closed.jaxpr.constvars])
+        calls_python = bool(python_functions(jaxpr))
+        digest = program_digest(jaxpr, []) + (str(id(jaxpr)) if calls_python else "")
+        return _Trace(digest, jaxpr, calls_python), _at(home, closed.consts)
 
 
 @lru_cache(maxsize=128)
 def _program(trace: _Trace, n: int, home: Any) -> Compiled:
     """(parts, answer) ↦ the `evaluation` of what was traced and its gradient, compiled."""
-    consts, (_, *variable) = trace.jaxpr.constvars, trace.jaxpr.invars
+    run = jaxpr_as_fun(ClosedJaxpr(trace.jaxpr, []))
 
     def evaluate(parts: list, answer: Array) -> Array:
-        run = jaxpr_as_fun(ClosedJaxpr(trace.jaxpr, parts[: len(consts)]))
-
-        def value(x: Array) -> Array:
-            return run(x, *parts[len(consts) :])[0]
-
         x = answer[READS : READS + n]
         alone = len(trace.jaxpr.outvars) == 1
-        f, g = jax.value_and_grad(value)(x) if alone else run(x, *parts[len(consts) :])
+        f, g = jax.value_and_grad(lambda x: run(x, *parts)[0])(x) if alone else run(x, *parts)
         return jnp.concatenate([f.astype(g.dtype)[None], g, jnp.zeros(padded(n) - n, g.dtype)])
 
-    parts = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in [*consts, *variable]]
+    parts = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in trace.jaxpr.invars[1:]]
     answer = jax.ShapeDtypeStruct([READS + 3 * padded(n)], np.float64)
     with jax.enable_x64(True), jax.disable_jit(False), jax.default_device(home):
         try:

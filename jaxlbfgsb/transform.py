@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.experimental.shard_alike import shard_alike
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
 from jaxtyping import Array, Bool
 
@@ -129,7 +128,8 @@ def lbfgsb(
         updates: PyTree, state: Any, params: PyTree = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, LbfgsbState]:
         params, grads, value = _check_update(updates, state, params, value, memory_size)
-        return _update(params, grads, value, state, _box(lower, upper, params), options)
+        new = _update(params, grads, value, state, _box(lower, upper, params), options)
+        return jax.tree.map(_placed, new, (params, state))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -316,6 +316,12 @@ def _layout(params: PyTree, state: LbfgsbState) -> LbfgsbState | None:
     return jax.tree.map(sharding, state)._replace(grad=grad)
 
 
+def _placed(leaf: Array, like: Any) -> Array:
+    """The leaf, outside of jit on the mesh that `like` is on: the compiler may have cut it up more finely."""
+    sharding = None if isinstance(leaf, Tracer) else getattr(like, "sharding", None)
+    return jax.device_put(leaf, sharding) if isinstance(sharding, NamedSharding) else leaf
+
+
 def _is_explicit(sharding: Any) -> bool:
     return AxisType.Explicit in sharding.mesh.axis_types
 
@@ -361,10 +367,7 @@ def _update(
     if layout is not None:  # a solver is made of sums over all variables: the compiler places them
         step = auto_axes(out_sharding=(layout.grad, layout))(_step)
         return step(params, grads, value, state, box, options)
-    new = _step(params, grads, value, state, box, options)
-    if all(jax.typeof(leaf).sharding.mesh.empty for leaf in jax.tree.leaves(params)):
-        return new
-    return jax.tree.map(lambda was, now: shard_alike(was, now)[1], (params, state), new)
+    return _step(params, grads, value, state, box, options)
 
 
 def _step(

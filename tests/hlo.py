@@ -14,7 +14,11 @@ def loop_instructions(text: str) -> Counter[str]:
     fusion is one kernel.
     """
     computations, entry = _computations(text)
-    (body,) = (match[1] for line in computations[entry] if (match := re.search(r" while\(.*body=%?([\w.\-]+)", line)))
+    lines = computations[entry]
+    for line in lines.copy():  # from jaxlib 0.12 on a small loop stands alone in a call
+        alone = re.search(r"to_apply=%?(while[\w.\-]*_computation)", line)
+        lines += computations[alone[1]] if alone else []
+    (body,) = (match[1] for line in lines if (match := re.search(r" while\(.*body=%?([\w.\-]+)", line)))
     return _count(body, computations)
 
 

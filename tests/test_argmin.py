@@ -1,13 +1,12 @@
 """minimize: any pytree, any spelling of bounds, anywhere in a JAX program; and a clear word about what is wrong."""
 
-import subprocess
-import sys
 from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from devices import printed
 from numpy.testing import assert_allclose, assert_array_equal
 from problems import BY_NAME, PROBLEMS
 from scipy.optimize import Bounds, fmin_l_bfgs_b
@@ -546,11 +545,7 @@ print(int(whole.iterations), int(whole.evaluations))
 @pytest.fixture(scope="module")
 def sharded(request):
     """The lines that the program above prints on four devices."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu",
-             "PYTHONPATH": str(request.path.parent)}  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, env=flags, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    return printed(SHARDED, 4, PYTHONPATH=str(request.path.parent)).splitlines()
 
 
 def test_x_sharded_over_four_devices_stays_sharded(sharded):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import peaks
 import pytest
+from devices import environment, printed
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxlbfgsb import Options, Status, minimize, minimize_many
@@ -73,10 +74,7 @@ def fit(**keywords):
 
 def run_alone(script, devices):
     """The lines that the script prints in a process of its own, which is killed if it waits for ever."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", LAPACK + script]
-    return subprocess.run(command, env=environment, timeout=120, check=True, capture_output=True, text=True).stdout
+    return printed(LAPACK + script, devices, **os.environ)
 
 
 def test_fits_whose_objective_calls_lapack_end():
@@ -357,6 +355,13 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(tmp_path, monkeypatch)
     assert {path: path.stat().st_mtime_ns for path in kept} == before  # fitted once
 
 
+def test_elsewhere_than_on_a_cpu_a_part_holds_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxlbfgsb.many.PART", 32)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    resumable(tmp_path)
+    assert len([*tmp_path.glob("part-*.npz")]) == 1
+
+
 def test_an_exception_keeps_what_was_fitted(tmp_path, monkeypatch):
     from jaxlbfgsb import results
 
@@ -618,9 +623,8 @@ print(np.asarray(replicated.x).tobytes().hex())
 
 def on_devices(*arguments, devices, script=ON_DEVICES):
     command = [sys.executable, "-c", script, str(peaks.__file__).rsplit("/", 1)[0], *arguments]
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"  # compiles faster
-    environment = {"XLA_FLAGS": flags, "PATH": "", "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    env = environment(devices, PATH="")
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
 ON_A_MESH = """

@@ -1,7 +1,5 @@
 """lbfgsb: the steps of minimize in a user's loop, inside the bounds bit for bit, and a good neighbour in optax."""
 
-import subprocess
-import sys
 from functools import cache
 from typing import NamedTuple
 
@@ -12,6 +10,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
+from devices import printed
 from flax import nnx
 from numpy.testing import assert_allclose, assert_array_equal
 from problems import BY_NAME, PROBLEMS, bumpy, random_problem
@@ -692,10 +691,13 @@ loss = lambda x: jnp.sum(jnp.cosh(x["w"] - 1.5)) + jnp.sum((x["v"] - 3.0) ** 2 *
 def alike(a, b):
     return jax.tree.all(jax.tree.map(lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), a, b))
 
+def kept_by_jit(step, like):
+    return jax.jit(step, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, like))
+
 def run(x, low, wrap):
     tx = lbfgsb(low, {"w": 1.0, "v": None})
-    step = wrap(lambda x, s: tx.update(jax.grad(loss)(x), s, x, value=loss(x)))
     s, kept = tx.init(x), True
+    step = wrap(lambda x, s: tx.update(jax.grad(loss)(x), s, x, value=loss(x)), (x, s))
     while not is_done(s):
         u, t = step(x, s)
         y = optax.apply_updates(x, u)
@@ -703,8 +705,9 @@ def run(x, low, wrap):
     return x, s, kept
 
 whole = {"w": jnp.zeros((4, 2)), "v": jnp.zeros(4)}
-x, s, _ = run(whole, -1.0, jax.jit)
-for kind, wraps in (AxisType.Auto, (jax.jit, lambda step: step)), (AxisType.Explicit, (jax.jit,)):
+in_jit = lambda step, like: jax.jit(step)
+x, s, _ = run(whole, -1.0, in_jit)
+for kind, wraps in (AxisType.Auto, (kept_by_jit, lambda step, like: step)), (AxisType.Explicit, (in_jit,)):
     mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(kind,) * 2)
     put = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, P(*spec)))
     parts = {"w": put(whole["w"], "a", "b"), "v": put(whole["v"], "b")}
@@ -717,7 +720,7 @@ for kind, wraps in (AxisType.Auto, (jax.jit, lambda step: step)), (AxisType.Expl
 for kind in AxisType.Auto, AxisType.Explicit:  # one leaf on the mesh, another nowhere in particular
     mesh = jax.make_mesh((4,), ("a",), axis_types=(kind,))
     x = {"w": jax.device_put(jnp.zeros((4, 2)), NamedSharding(mesh, P("a"))), "v": jnp.zeros(4)}
-    y, t, _ = run(x, -1.0, jax.jit)
+    y, t, _ = run(x, -1.0, in_jit)
     print(bool(is_done(t)), bool(jnp.allclose(y["v"], 3.0)), bool((y["w"] == 1.0).all()))
 """
 
@@ -725,11 +728,7 @@ for kind in AxisType.Auto, AxisType.Explicit:  # one leaf on the mesh, another n
 @pytest.fixture(scope="module")
 def sharded():
     """The lines that the program above prints on four devices."""
-    flags = "--xla_force_host_platform_device_count=4 --xla_cpu_use_fusion_emitters=false"  # compiles faster
-    flags = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, env=flags, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    return printed(SHARDED, 4).splitlines()
 
 
 @pytest.mark.parametrize("line", range(3), ids=["jit", "eager", "explicit"])
