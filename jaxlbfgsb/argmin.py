@@ -206,7 +206,8 @@ def minimize(
     lower, upper = check_bounds(bounds, x0)
     options = check_options(options)
     args = check_args(args if isinstance(args, tuple) else (args,))
-    fast = lower is None or inside_jit()  # in a box, with LEAN, one kernel takes half as long again to compile
+    # In a box, by XLA's older emitters, one kernel takes half as long again to compile as many.
+    fast = lower is None or inside_jit() or not OLDER
     fast = fast and not any(type(leaf).__name__ == "BatchTracer" for leaf in jax.tree.leaves((x0, args, lower, upper)))
     return _compiled(fun, x0, args, lower, upper, options, has_aux, value_and_grad, memory_size, linear_solver, fast)
 
@@ -345,9 +346,8 @@ def advance(objective: Callable, carry: tuple[Any, PyTree], form: loop.Form) -> 
 # XLA's newer fusion emitters on the CPU take twice the time to compile this and eight times the memory, and it runs no
 # faster for it; from jaxlib 0.11 on there are no others. Its 32 parts to compile side by side are for larger programs
 # (docs/performance.md). Such options are for the outermost jit alone: under a user's, the user's hold.
-LEAN: dict[str, Any] = {"xla_cpu_parallel_codegen_split_count": 8}
-if jaxlib.version.__version_info__ < (0, 11):
-    LEAN |= {"xla_cpu_use_fusion_emitters": False}
+OLDER = {"xla_cpu_use_fusion_emitters": False} if jaxlib.version.__version_info__ < (0, 11) else {}
+LEAN = {"xla_cpu_parallel_codegen_split_count": 8, **OLDER}
 
 
 def lean_jit(function: Callable, **keywords: Any) -> Callable:

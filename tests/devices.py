@@ -3,12 +3,12 @@
 import subprocess
 import sys
 
-from jaxlbfgsb.argmin import LEAN
+from jaxlbfgsb.argmin import OLDER
 
 
 def environment(devices: int, **more: str) -> dict[str, str]:
     """That of such a process, which compiles as fast as XLA can: a flag that it does not know would end it."""
-    lean = " --xla_cpu_use_fusion_emitters=false" * ("xla_cpu_use_fusion_emitters" in LEAN)
+    lean = " --xla_cpu_use_fusion_emitters=false" * bool(OLDER)
     return more | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}{lean}", "JAX_PLATFORMS": "cpu"}
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from jaxlbfgsb import Options, kernel, loop, minimize
+from jaxlbfgsb import Options, argmin, kernel, loop, minimize
 
 MARK = "xla_cpu_small_call"
 
@@ -119,10 +119,12 @@ def test_few_variables_over_four_devices():
     assert float(printed(SHARDED, 4)) < 1e-12
 
 
-def test_in_a_box_the_first_call_outside_of_jit_is_not_one_kernel(monkeypatch):
+@pytest.mark.parametrize("older", [True, False])
+def test_in_a_box_outside_of_jit_it_is_one_kernel_if_that_compiles_faster(monkeypatch, older):
     formed = []
     monkeypatch.setattr(loop, "form", lambda opening, *of: formed.append(of[1]) or loop.plain(opening(*of), *of[1:]))
+    monkeypatch.setattr(argmin, "OLDER", older)
     for solve in (jax.jit(minimize, static_argnums=0), minimize):
         solve(lambda x: smooth(x, 0.3), jnp.ones(3), bounds=(-1, 2))
         minimize(lambda x: smooth(x, 0.3), jnp.ones(3))
-    assert [box is None for box in formed] == [False, True, True]
+    assert [box is None for box in formed] == [False, True, *[False] * (not older), True]
