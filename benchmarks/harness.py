@@ -108,7 +108,7 @@ def conditions(here: dict) -> str:
     """The machine in one line under a table."""
     versions = ", ".join(f"{name} {number}" for name, number in here["versions"].items())
     device = "" if here["device"] == "cpu" else f", {here['device']}"
-    load = f"load {here['load']} to {here['load after']}"
+    load = "load " + " to ".join(str(here[when]) for when in ("load", "load after") if when in here)
     return f"{here['cores']} cores of {here['cpu']}{device}, {load}, float64; Python {here['python']}, {versions}."
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
+import jax
+
 from . import loops, peers
 from .cases import Case, peaks, quadratic, rosenbrock
 from .harness import OURS, Goal, fresh, ratio, ratios, span, take_turns
@@ -52,7 +54,8 @@ def measure(quick: bool = False) -> Iterator[dict]:
 def warm(make: Callable[[int], Case], n: int, rounds: int) -> Iterator[dict]:
     """The rows of a problem, with bounds and without."""
     case = make(n)
-    works = {BOUNDED: (case, bounded(case, n in SLSQP)), FREE: (case.free, free(case.free))}
+    with_slsqp = n in SLSQP and jax.default_backend() == "cpu"
+    works = {BOUNDED: (case, bounded(case, with_slsqp)), FREE: (case.free, free(case.free))}
     for work, (problem, candidates) in works.items():
         target = peers.target(problem)
         for name, times in take_turns(candidates, rounds).items():
