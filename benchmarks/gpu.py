@@ -72,9 +72,6 @@ def tables(rows: list[dict]) -> dict[str, str]:
     found = [table([WORK, "", "a second"], ([row["candidate"], row["count"], 1 / row["seconds"]] for row in fits))]
     for work in dict.fromkeys(row["work"] for row in rows if row["work"] not in (WORK, large.UPDATE)):
         found += [f"{work[0].upper()}{work[1:]}:", ratios(rows, work=work)]
-    mine = [row for row in rows if "passes" in row and row["candidate"] == OURS]
-    lines = [[row["case"], row["work"].removeprefix(f"{large.ITERATION}, "), row["passes"]] for row in mine]
-    found += ["At the rate of a copy of as much:", table(["", "", "passes over S and Y"], lines)]
     crossed = [row for row in rows if row["work"] == large.UPDATE]
     lines = [[row["case"], f"{row['share']:.0%}", duration(row["seconds"])] for row in crossed]
     found += ["One update:", table(["", "breakpoints crossed", ""], lines)]

@@ -130,7 +130,8 @@ def number(value: float | None) -> str:
 def ratio(rows: Iterable[dict], candidate: str, base: str = OURS, **where: Any) -> float | None:
     """The candidate's seconds over those of the base, in the one row each that `where` selects."""
     chosen = {row["candidate"]: row["seconds"] for row in rows if where.items() <= row.items()}
-    return chosen[candidate] / chosen[base] if {candidate, base} <= chosen.keys() and chosen[candidate] else None
+    mine, other = chosen.get(base), chosen.get(candidate)
+    return None if mine is None or other is None else other / mine
 
 
 def ratios(rows: list[dict], base: str = OURS, **where: Any) -> str:
@@ -152,8 +153,10 @@ def faster(value: float | None) -> str:
     return f"**{number(value)}**" if value is not None and value < 1 else number(value)
 
 
-def duration(seconds: float) -> str:
-    """Seconds in a unit that suits them."""
+def duration(seconds: float | None) -> str:
+    """Seconds in a unit that suits them, a dash where there are none."""
+    if seconds is None:
+        return number(seconds)
     for unit, name in ((1, "s"), (1e-3, "ms")):
         if abs(seconds) >= unit:
             return f"{seconds / unit:.3g} {name}"

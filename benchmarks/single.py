@@ -55,22 +55,28 @@ def warm(make: Callable[[int], Case], n: int, rounds: int) -> Iterator[dict]:
     """The rows of a problem, with bounds and without."""
     case = make(n)
     with_slsqp = n in SLSQP and jax.default_backend() == "cpu"
-    works = {BOUNDED: (case, bounded(case, with_slsqp)), FREE: (case.free, free(case.free))}
-    for work, (problem, candidates) in works.items():
-        target = peers.target(problem)
-        for name, times in take_turns(candidates, rounds).items():
-            reached = bool(times.result <= target)
-            row = {"work": work, "case": f"{NAMES[make]}, n = {n}", "n": n, "candidate": name}
-            yield row | {"seconds": times.warm if reached else None, "first": times.first}
+    for work, problem, candidates in (
+        (BOUNDED, case, bounded(case, with_slsqp)),
+        (FREE, case.free, free(case.free)),
+    ):
+        yield from compared(work, problem, f"{NAMES[make]}, n = {n}", candidates, rounds)
+
+
+def compared(work: str, case: Case, name: str, candidates: dict[str, Callable], rounds: int) -> Iterator[dict]:
+    """A row a candidate; without seconds for one that does not come to SciPy's f."""
+    target = peers.target(case)
+    for candidate, times in take_turns(candidates, rounds).items():
+        seconds = times.warm if times.result <= target else None
+        row = {"work": work, "case": name, "n": len(case.x0), "candidate": candidate}
+        yield row | {"seconds": seconds, "first": times.first}
 
 
 def inline(quick: bool) -> list[dict]:
     """The rows of the smallest problems without bounds, in a process with this setting."""
     rows = []
     for make, n in SMALL[:1] if quick else SMALL:
-        for name, times in take_turns(free(make(n).free), 3 if quick else 30).items():
-            row = {"work": INLINE, "case": f"{NAMES[make]}, n = {n}", "n": n, "candidate": name}
-            rows.append(row | {"seconds": times.warm, "first": times.first})
+        case = make(n).free
+        rows += compared(INLINE, case, f"{NAMES[make]}, n = {n}", free(case), 3 if quick else 30)
     return rows
 
 

@@ -272,6 +272,13 @@ def _known(value: Any) -> bool:
     return not isinstance(value, Tracer)
 
 
+def on_cpu() -> bool:
+    """Whether JAX computes on a CPU here, if no array lies elsewhere."""
+    config: Any = jax.config
+    device = config.jax_default_device
+    return (jax.default_backend() if device is None else getattr(device, "platform", device)) == "cpu"
+
+
 def inside_jit() -> bool:
     """True while another jit is being traced."""
     return isinstance(jax.lax.iota(np.int32, 1), Tracer)  # made on the device: no transfer, which may be forbidden

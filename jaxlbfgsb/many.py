@@ -39,6 +39,7 @@ from .arguments import (
     inside_jit,
     is_key,
     native,
+    on_cpu,
 )
 from .lanes import Problem, Settings, each, fit_all
 from .solver import Options
@@ -48,7 +49,7 @@ CACHE = 2**19  # bytes that the lanes of one loop share: about what a core has n
 LANES = 64  # of one loop: more do not fuse better and wait longer for the last
 PART = 2**14  # problems, and
 PART_BYTES = 2**26  # bytes of data, in a part
-# The same elsewhere, where a trip takes as long for one lane as for thousands:
+# The same elsewhere:
 DEVICE = 2**31
 DEVICE_LANES = 2**16
 DEVICE_PART = 2**20
@@ -274,10 +275,16 @@ def _by(name: str) -> str:
 def _lanes(problems: Problem, batched: tuple[bool, ...], memory_size: int) -> int:
     """A power of two; on a CPU, one whose states and data stay in a core's cache."""
     leaves = jax.tree.leaves(problems)
-    n = sum(int(np.prod(leaf.shape[many:])) for leaf, many in zip(jax.tree.leaves(problems.x0), batched, strict=False))
+    n = _variables(problems, batched)
     data = sum(int(np.prod(leaf.shape[1:])) for leaf, many in zip(leaves, batched, strict=True) if many)
-    near, most = (CACHE, LANES) if jax.default_backend() == "cpu" else (DEVICE, DEVICE_LANES)
+    near, most = (CACHE, LANES) if on_cpu() else (DEVICE, DEVICE_LANES)
     return 2 ** int(np.log2(np.clip(near // (8 * (data + (2 * memory_size + 16) * n)), 8, most)))
+
+
+def _variables(problems: Problem, batched: tuple[bool, ...]) -> int:
+    """Of one problem."""
+    leaves = zip(jax.tree.leaves(problems.x0), batched, strict=False)
+    return sum(int(np.prod(leaf.shape[many:])) for leaf, many in leaves)
 
 
 def _program(fun: Callable, settings: Settings, K: int, mesh: Mesh | None) -> Callable[..., Result]:
@@ -365,7 +372,7 @@ def _in_parts(
     fun: Callable, settings: Settings, problems: Problem, K: int, mesh: Mesh | None, progress: Any, resume: Any
 ) -> Result:
     devices = 1 if mesh is None else mesh.size
-    threads = _cores() if mesh is None and jax.default_backend() == "cpu" else 1
+    threads = _cores() if mesh is None and on_cpu() else 1
     problems = jax.tree.map(gathered, each(problems, tuple(not many for many in settings.batched), native))
     size = _part_size(problems, settings, K, threads, devices)
     folder = None
@@ -397,7 +404,7 @@ def _in_parts(
     run = compiled(program, LEAN, first, 0)  # here: threads can run it whatever settings of JAX hold in them
     none = run(first, 0)
     like = jax.tree.map(_bare, none)
-    if jax.default_backend() == "cpu" and calls_lapack(first, 0):
+    if on_cpu() and calls_lapack(first, 0):
         # Two loops at once wait for each other for ever there: XLA runs batches of LAPACK on the threads they run on.
         threads = 1
     found = jax.tree.map(lambda leaf: np.empty((K, *leaf.shape[1:]), leaf.dtype), like)
@@ -444,7 +451,8 @@ def _as_keys(bare: Array, like: Array) -> Array:
 def _part_size(problems: Problem, settings: Settings, K: int, threads: int, devices: int) -> int:
     leaves = zip(jax.tree.leaves(problems), settings.batched, strict=True)
     row = sum(int(np.prod(leaf.shape[1:])) * leaf.dtype.itemsize for leaf, many in leaves if many)
-    part, near = (PART, PART_BYTES) if jax.default_backend() == "cpu" else (DEVICE_PART, DEVICE_PART_BYTES)
+    row += 16 * _variables(problems, settings.batched)  # x and the gradient come back
+    part, near = (PART, PART_BYTES) if on_cpu() else (DEVICE_PART, DEVICE_PART_BYTES)
     most = int(np.clip(near // max(row, 1), settings.lanes, part))
     if 8 * threads >= K:
         return K

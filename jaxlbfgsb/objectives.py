@@ -29,7 +29,7 @@ from jax.stages import Compiled
 from jaxtyping import Array
 
 from . import differences
-from .arguments import closed_over, is_key, native
+from .arguments import closed_over, is_key, native, on_cpu
 from .differences import Vector
 from .host import READS, device, evaluation, outright, padded
 from .results import program_digest, python_functions
@@ -194,7 +194,7 @@ def _by_jax(
     func: Callable, args: tuple[Any, ...], x0: Vector, answer: Answer, calls: Counter[str], value: Any
 ) -> tuple[Objective, Evaluation]:
     """The objective of a func that JAX differentiates, and its evaluation at x0; `value` is func's, if known."""
-    near = jax.default_backend() == "cpu"  # the solver's own device: what it answers need not be copied
+    near = on_cpu()  # the solver's own device: what it answers need not be copied
     home = device() if near else jax.devices()[0]
     compiled, parts, calls_python = _compiled(func, args, x0, home, _takes_traced(func, args, x0))
 

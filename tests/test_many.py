@@ -358,8 +358,10 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(tmp_path, monkeypatch)
 def test_elsewhere_than_on_a_cpu_a_part_holds_more(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxlbfgsb.many.PART", 32)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    resumable(tmp_path)
-    assert len([*tmp_path.glob("part-*.npz")]) == 1
+    resumable(tmp_path / "gpu")
+    with jax.default_device(jax.devices("cpu")[0]):
+        resumable(tmp_path / "cpu")
+    assert [len([*(tmp_path / where).glob("part-*.npz")]) for where in ("gpu", "cpu")] == [1, 10]
 
 
 def test_an_exception_keeps_what_was_fitted(tmp_path, monkeypatch):
