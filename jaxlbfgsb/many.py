@@ -48,7 +48,7 @@ from .solver import Options
 CACHE = 2**19  # bytes that the lanes of one loop share: about what a core has near
 LANES = 64  # of one loop: more do not fuse better and wait longer for the last
 PART = 2**14  # problems, and
-PART_BYTES = 2**26  # bytes of data, in a part
+PART_BYTES = 2**26  # bytes of data, and of the solutions and gradients that come back, in a part
 # The same elsewhere:
 DEVICE = 2**31
 DEVICE_LANES = 2**16
@@ -451,7 +451,7 @@ def _as_keys(bare: Array, like: Array) -> Array:
 def _part_size(problems: Problem, settings: Settings, K: int, threads: int, devices: int) -> int:
     leaves = zip(jax.tree.leaves(problems), settings.batched, strict=True)
     row = sum(int(np.prod(leaf.shape[1:])) * leaf.dtype.itemsize for leaf, many in leaves if many)
-    row += 16 * _variables(problems, settings.batched)  # x and the gradient come back
+    row += 16 * _variables(problems, settings.batched)
     part, near = (PART, PART_BYTES) if on_cpu() else (DEVICE_PART, DEVICE_PART_BYTES)
     most = int(np.clip(near // max(row, 1), settings.lanes, part))
     if 8 * threads >= K:

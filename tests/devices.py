@@ -15,6 +15,6 @@ def environment(devices: int, **more: str) -> dict[str, str]:
 def printed(script: str, devices: int, **more: str) -> str:
     """What the script prints; one that waits for ever is ended."""
     command, env = [sys.executable, "-c", script], environment(devices, **more)
-    done = subprocess.run(command, env=env, timeout=300, check=False, capture_output=True, text=True)
+    done = subprocess.run(command, env=env, timeout=120, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -707,7 +707,8 @@ def run(x, low, wrap):
 whole = {"w": jnp.zeros((4, 2)), "v": jnp.zeros(4)}
 in_jit = lambda step, like: jax.jit(step)
 x, s, _ = run(whole, -1.0, in_jit)
-for kind, wraps in (AxisType.Auto, (kept_by_jit, lambda step, like: step)), (AxisType.Explicit, (in_jit,)):
+alone = lambda step, like: step
+for kind, wraps in (AxisType.Auto, (kept_by_jit, alone, in_jit)), (AxisType.Explicit, (in_jit,)):
     mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(kind,) * 2)
     put = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, P(*spec)))
     parts = {"w": put(whole["w"], "a", "b"), "v": put(whole["v"], "b")}
@@ -731,12 +732,16 @@ def sharded():
     return printed(SHARDED, 4).splitlines()
 
 
-@pytest.mark.parametrize("line", range(3), ids=["jit", "eager", "explicit"])
+@pytest.mark.parametrize("line", [0, 1, 3], ids=["jit", "eager", "explicit"])
 def test_sharded_params_and_the_state_keep_their_sharding_and_path(sharded, line):
     assert sharded[line] == "True True True True True True"
 
 
-@pytest.mark.parametrize("line", [3, 4], ids=["auto", "explicit"])
+def test_sharded_params_keep_their_path_where_the_compiler_chooses_shardings(sharded):
+    assert sharded[2].split()[1:] == ["True"] * 5
+
+
+@pytest.mark.parametrize("line", [4, 5], ids=["auto", "explicit"])
 def test_some_params_may_be_sharded_and_others_not(sharded, line):
     assert sharded[line] == "True True True"
 
